@@ -1,0 +1,108 @@
+#include "meowbridge/log.h"
+
+#include "meowbridge/clock.h"
+
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_LINE 8192
+
+static _Atomic enum log_level current_level = LOG_INFO;
+static enum log_format current_format = LOG_TEXT;
+
+void log_open(enum log_level level, enum log_format format)
+{
+    current_format = format;
+    log_set_level(level);
+}
+
+void log_set_level(enum log_level level)
+{
+    atomic_store_explicit(&current_level, level, memory_order_relaxed);
+}
+
+bool log_enabled(enum log_level level)
+{
+    return level <= atomic_load_explicit(&current_level, memory_order_relaxed);
+}
+
+/* A value needs quotes where a reader, or a program that splits at spaces, could misread it. */
+static bool is_bare(struct slice s)
+{
+    for (size_t i = 0; i < s.size; i++) {
+        unsigned char c = (unsigned char)s.data[i];
+        if (c <= ' ' || c == '"' || c == '\\' || c == '=' || c >= 0x7f) {
+            return false;
+        }
+    }
+    return s.size > 0;
+}
+
+static void append_text_value(struct buf *line, const struct log_field *field)
+{
+    if (field->is_number) {
+        buf_appendf(line, "%lld", (long long)field->number);
+    } else if (is_bare(field->text)) {
+        buf_append(line, field->text);
+    } else {
+        buf_append_json_string(line, field->text);
+    }
+}
+
+static void append_text(struct buf *line, const char *time, enum log_level level, const char *message,
+                        const struct log_field *fields)
+{
+    static const char *const names[] = {"ERROR", "WARN", "INFO", "DEBUG"};
+    buf_appendf(line, "%s %s %s", time, names[level], message);
+    for (; fields->name; fields++) {
+        buf_appendf(line, " %s=", fields->name);
+        append_text_value(line, fields);
+    }
+}
+
+static void append_json(struct buf *line, const char *time, enum log_level level, const char *message,
+                        const struct log_field *fields)
+{
+    static const char *const names[] = {"error", "warn", "info", "debug"};
+    buf_appendf(line, "{\"time\":\"%s\",\"level\":\"%s\",\"message\":", time, names[level]);
+    buf_append_json_string(line, slice_of(message));
+    for (; fields->name; fields++) {
+        buf_append_char(line, ',');
+        buf_append_json_string(line, slice_of(fields->name));
+        buf_append_char(line, ':');
+        if (fields->is_number) {
+            buf_appendf(line, "%lld", (long long)fields->number);
+        } else {
+            buf_append_json_string(line, fields->text);
+        }
+    }
+    buf_append_char(line, '}');
+}
+
+void log_emit(enum log_level level, const char *message, const struct log_field *fields)
+{
+    if (!log_enabled(level)) {
+        return;
+    }
+    char time[CLOCK_RFC3339_SIZE];
+    clock_rfc3339(clock_wall_ms(), time);
+    struct buf line;
+    buf_init(&line, MAX_LINE);
+    if (current_format == LOG_JSON) {
+        append_json(&line, time, level, message, fields);
+    } else {
+        append_text(&line, time, level, message, fields);
+    }
+    if (line.failed) { /* a field too long: the sentence alone still tells */
+        static const struct log_field none = {0};
+        buf_reset(&line);
+        (current_format == LOG_JSON ? append_json : append_text)(&line, time, level, message, &none);
+    }
+    buf_append_char(&line, '\n');
+    if (!line.failed) {
+        ssize_t ignored = write(STDERR_FILENO, line.data, line.size);
+        (void)ignored;
+    }
+    buf_free(&line);
+}

@@ -1,0 +1,6 @@
+#ifndef MEOWBRIDGE_VERSION_H
+#define MEOWBRIDGE_VERSION_H
+
+#define MEOWBRIDGE_VERSION "0.1.0"
+
+#endif
