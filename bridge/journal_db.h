@@ -1,0 +1,96 @@
+/* journal_db: the journal's database. All SQL, all of SQLite and its error codes stop here.
+ *
+ *   state       one row: how far the publisher and the index are, the clock, the client id
+ *   events      seq -> event; pending above the cursor, published (until they are deleted) up to it
+ *   dead        copies of the events that were buried, with the reason
+ *   keys        (generation, key) -> when; the index of the keys of events up to state.indexed
+ *   generations number -> span of time and count of its keys
+ *
+ * A handle belongs to one thread at a time. One writer and one reader at most; the writer alone writes and checkpoints,
+ * because of the WAL-reset bug (SQLite 3.7.0 to 3.51.2). Errors: ERR_FULL, ERR_IO, ERR_CORRUPT, ERR_BUSY, ERR_MEMORY, with a sentence. */
+#ifndef JOURNAL_DB_H
+#define JOURNAL_DB_H
+
+#include "meowbridge/journal.h"
+
+#include "journal_file.h"
+
+struct db;
+
+/* Opens for writing; creates the schema in an empty file. Checks without a trace before it opens for good. */
+MUST_CHECK enum err db_open(struct db **out, const char *path, const struct file_look *look, struct error *why);
+MUST_CHECK enum err db_open_reader(struct db **out, const char *path, struct error *why);
+/* The writer moves its log into the database, unless nothing may change any more. Accepts NULL. */
+void db_close(struct db **db);
+void db_keep_log(struct db *db); /* db_close will leave the log as it is */
+
+/* --- transactions --- */
+
+enum db_sync {
+    DB_DURABLE, /* committed means synced */
+    DB_LAZY     /* synced by the next durable commit: the log keeps their order, so a crash cuts off a tail and no more */
+};
+MUST_CHECK enum err db_begin(struct db *db, enum db_sync sync, struct error *why);
+MUST_CHECK enum err db_commit(struct db *db, struct error *why); /* on error it is rolled back */
+void db_rollback(struct db *db);
+/* ERR_IO if the file or its log was deleted or replaced while we have it open: a commit would be lost. */
+MUST_CHECK enum err db_check_files(struct db *db, struct error *why);
+int64_t db_bytes(const struct db *db);     /* as of the last commit: pages in use, and the log */
+int64_t db_log_bytes(const struct db *db); /* the part of the log that is not yet in the database */
+MUST_CHECK enum err db_checkpoint(struct db *db, struct error *why);
+
+/* --- state --- */
+
+struct db_state {
+    char identity[JOURNAL_IDENTITY_SIZE];
+    uint64_t cursor;  /* published or buried up to here */
+    uint64_t indexed; /* keys of events up to here are in the index */
+    uint64_t dead;    /* rows */
+    int64_t clock_ms; /* the journal's clock */
+};
+MUST_CHECK enum err db_state_read(struct db *db, struct db_state *out, struct error *why);
+MUST_CHECK enum err db_state_write(struct db *db, uint64_t cursor, uint64_t dead, int64_t clock_ms, struct error *why);
+MUST_CHECK enum err db_indexed_write(struct db *db, uint64_t indexed, struct error *why);
+/* Writes that much and commits it: is there room again? */
+MUST_CHECK enum err db_probe(struct db *db, size_t bytes, struct error *why);
+
+/* --- events --- */
+
+MUST_CHECK enum err db_event_put(struct db *db, const struct journal_event *event, int64_t kept_ms, struct error *why);
+/* The newest one; seq 0 if there is none. */
+MUST_CHECK enum err db_event_last(struct db *db, uint64_t *seq, int64_t *kept_ms, struct error *why);
+MUST_CHECK enum err db_event_oldest(struct db *db, uint64_t *seq, int64_t *kept_ms, struct error *why);
+/* Up to max events of up to max_bytes (but at least one) with after < seq <= upto, as a list by next; the caller frees them. */
+MUST_CHECK enum err db_event_read(struct db *db, uint64_t after, uint64_t upto, size_t max, size_t max_bytes,
+                                  struct journal_event **list, struct error *why);
+/* Calls each for the key of every event behind after; stops with ERR_MEMORY when it returns false. */
+MUST_CHECK enum err db_event_keys(struct db *db, uint64_t after,
+                                  bool (*each)(void *ctx, const uint8_t key[JOURNAL_KEY_BYTES], int64_t kept_ms), void *ctx,
+                                  struct error *why);
+/* Deletes the oldest events up to seq upto that were kept until kept_until, a bounded number. */
+MUST_CHECK enum err db_event_trim(struct db *db, uint64_t upto, int64_t kept_until, size_t *deleted, struct error *why);
+/* Copies an event to dead; *added is false if it is there already. */
+MUST_CHECK enum err db_event_bury(struct db *db, uint64_t seq, int64_t died_ms, const char *reason, bool *added,
+                                  struct error *why);
+
+/* --- index --- */
+
+struct db_generation {
+    uint64_t number;
+    int64_t first_ms, last_ms;
+    uint64_t keys;
+    bool has_range; /* low and high are set */
+    uint8_t low[JOURNAL_KEY_BYTES], high[JOURNAL_KEY_BYTES];
+};
+MUST_CHECK enum err db_key_put(struct db *db, uint64_t generation, const uint8_t key[JOURNAL_KEY_BYTES], int64_t kept_ms,
+                               struct error *why);
+MUST_CHECK enum err db_key_find(struct db *db, uint64_t generation, const uint8_t key[JOURNAL_KEY_BYTES], bool *found,
+                                int64_t *kept_ms, struct error *why);
+/* Deletes the lowest keys of a generation, a bounded number; *empty when none is left. */
+MUST_CHECK enum err db_key_trim(struct db *db, uint64_t generation, bool *empty, struct error *why);
+/* Up to max, oldest first, with their ranges. */
+MUST_CHECK enum err db_generation_list(struct db *db, struct db_generation *out, size_t max, size_t *count, struct error *why);
+MUST_CHECK enum err db_generation_put(struct db *db, const struct db_generation *generation, struct error *why);
+MUST_CHECK enum err db_generation_delete(struct db *db, uint64_t number, struct error *why);
+
+#endif

@@ -1,0 +1,597 @@
+/* The journal on a disk that fails: an SQLite VFS that lets the n-th write, sync or truncation fail, fills up, or loses at a
+ * power cut whatever was not synced. */
+#include "journal_fixture.h"
+
+#include "meowbridge/metrics.h"
+
+#define TEST(name) cmocka_unit_test(name)
+
+/* --- the shim --- */
+
+enum file_kind { DATABASE, LOG, FILE_KINDS };
+enum operation { WRITE = 1, SYNC = 2, TRUNCATE = 4 };
+
+struct unsynced_write { /* what stood there before */
+    struct unsynced_write *older;
+    sqlite3_int64 file_size, offset;
+    int size;
+    char old[];
+};
+
+static struct {
+    pthread_mutex_t lock;
+    sqlite3_vfs vfs, *real;
+    sqlite3_io_methods methods[FILE_KINDS];
+    const sqlite3_io_methods *originals[FILE_KINDS];
+    sqlite3_file *writers[FILE_KINDS];
+    bool remembers; /* unsynced writes, for a power cut */
+    struct unsynced_write *unsynced[FILE_KINDS];
+    bool is_dirty[FILE_KINDS];
+
+    int operations;     /* a set of those that count */
+    int64_t count;      /* of them, since the plan was made */
+    int64_t fail_at;    /* the first one that fails, from 1; 0: none */
+    int64_t fail_count; /* how many do */
+    int error;
+    int64_t failed;
+} shim = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void plan(int operations, int64_t at, int64_t count, int error)
+{
+    pthread_mutex_lock(&shim.lock);
+    shim.operations = operations;
+    shim.count = shim.failed = 0;
+    shim.fail_at = at;
+    shim.fail_count = count;
+    shim.error = error;
+    pthread_mutex_unlock(&shim.lock);
+}
+
+static int64_t failed_operations(void)
+{
+    pthread_mutex_lock(&shim.lock);
+    int64_t failed = shim.failed;
+    pthread_mutex_unlock(&shim.lock);
+    return failed;
+}
+
+/* Under the lock. */
+static int verdict(enum operation operation)
+{
+    if (!(shim.operations & operation)) {
+        return SQLITE_OK;
+    }
+    shim.count++;
+    bool fails = shim.fail_at > 0 && shim.count >= shim.fail_at && shim.count - shim.fail_at < shim.fail_count;
+    shim.failed += fails;
+    return fails ? shim.error : SQLITE_OK;
+}
+
+static void remember(enum file_kind kind, sqlite3_file *file, int size, sqlite3_int64 offset)
+{
+    struct unsynced_write *entry = malloc(sizeof *entry + (size_t)size);
+    *entry = (struct unsynced_write){.older = shim.unsynced[kind], .offset = offset, .size = size};
+    shim.originals[kind]->xFileSize(file, &entry->file_size);
+    shim.originals[kind]->xRead(file, entry->old, size, offset); /* short at the end of the file */
+    shim.unsynced[kind] = entry;
+}
+
+static void forget(enum file_kind kind)
+{
+    for (struct unsynced_write *entry = shim.unsynced[kind], *older; entry; entry = older) {
+        older = entry->older;
+        free(entry);
+    }
+    shim.unsynced[kind] = NULL;
+}
+
+static int write_file_of(enum file_kind kind, sqlite3_file *file, const void *data, int size, sqlite3_int64 offset)
+{
+    pthread_mutex_lock(&shim.lock);
+    int status = verdict(WRITE);
+    shim.writers[kind] = file;
+    if (shim.remembers) {
+        remember(kind, file, size, offset);
+    }
+    if (status == SQLITE_OK) {
+        shim.is_dirty[kind] = true;
+        status = shim.originals[kind]->xWrite(file, data, size, offset);
+    } else if (size > 100 && (status & 0xff) == SQLITE_IOERR) { /* half of it arrives */
+        shim.originals[kind]->xWrite(file, data, size / 2, offset);
+    }
+    pthread_mutex_unlock(&shim.lock);
+    return status;
+}
+
+static int sync_file_of(enum file_kind kind, sqlite3_file *file, int flags)
+{
+    pthread_mutex_lock(&shim.lock);
+    int status = verdict(SYNC);
+    if (status == SQLITE_OK) {
+        /* What a disk does is not the test's matter, and it would take most of its time. */
+        shim.is_dirty[kind] = false;
+        forget(kind);
+    }
+    pthread_mutex_unlock(&shim.lock);
+    (void)file, (void)flags;
+    return status;
+}
+
+static int truncate_file_of(enum file_kind kind, sqlite3_file *file, sqlite3_int64 size)
+{
+    pthread_mutex_lock(&shim.lock);
+    int status = verdict(TRUNCATE);
+    if (status == SQLITE_OK) {
+        status = shim.originals[kind]->xTruncate(file, size);
+    }
+    pthread_mutex_unlock(&shim.lock);
+    return status;
+}
+
+#define METHODS_OF(name, kind)                                                                    \
+    static int name##_write(sqlite3_file *file, const void *data, int size, sqlite3_int64 offset) \
+    {                                                                                             \
+        return write_file_of(kind, file, data, size, offset);                                     \
+    }                                                                                             \
+    static int name##_sync(sqlite3_file *file, int flags)                                         \
+    {                                                                                             \
+        return sync_file_of(kind, file, flags);                                                   \
+    }                                                                                             \
+    static int name##_truncate(sqlite3_file *file, sqlite3_int64 size)                            \
+    {                                                                                             \
+        return truncate_file_of(kind, file, size);                                                \
+    }
+
+METHODS_OF(database, DATABASE)
+METHODS_OF(log, LOG)
+
+/* One table for each kind of file: the locking methods of the database's are not those of the log's. */
+static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out_flags)
+{
+    (void)vfs;
+    int status = shim.real->xOpen(shim.real, name, file, flags, out_flags);
+    enum file_kind kind = flags & SQLITE_OPEN_WAL ? LOG : DATABASE;
+    if (status != SQLITE_OK || !(flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL)) || (flags & SQLITE_OPEN_URI)) {
+        return status;
+    }
+    pthread_mutex_lock(&shim.lock);
+    if (!shim.originals[kind]) {
+        shim.originals[kind] = file->pMethods;
+        shim.methods[kind] = *file->pMethods;
+        shim.methods[kind].xWrite = kind == LOG ? log_write : database_write;
+        shim.methods[kind].xSync = kind == LOG ? log_sync : database_sync;
+        shim.methods[kind].xTruncate = kind == LOG ? log_truncate : database_truncate;
+    }
+    if (shim.originals[kind] == file->pMethods) { /* an immutable file has others */
+        file->pMethods = &shim.methods[kind];
+    }
+    pthread_mutex_unlock(&shim.lock);
+    return status;
+}
+
+static int install(void **unused)
+{
+    (void)unused;
+    shim.real = sqlite3_vfs_find(NULL);
+    shim.vfs = *shim.real;
+    shim.vfs.zName = "shim";
+    shim.vfs.xOpen = open_file;
+    return sqlite3_vfs_register(&shim.vfs, 1);
+}
+
+/* The machine loses its power: each file is as it was at its last sync. Never returns. */
+static _Noreturn void cut_power(void)
+{
+    pthread_mutex_lock(&shim.lock);
+    for (int kind = 0; kind < FILE_KINDS; kind++) {
+        for (struct unsynced_write *entry = shim.unsynced[kind]; entry; entry = entry->older) {
+            sqlite3_file *file = shim.writers[kind];
+            shim.originals[kind]->xWrite(file, entry->old, entry->size, entry->offset);
+            shim.originals[kind]->xTruncate(file, entry->file_size);
+        }
+    }
+    _exit(0);
+}
+
+/* --- what a run may leave behind --- */
+
+enum { RUN_EVENTS = 240, RUN_BATCH = 12, RUN_BODY = 4000 };
+
+struct run {
+    struct fixture f;
+    bool stored[RUN_EVENTS + 1]; /* by number, from 1 */
+    uint64_t settled, buried;
+};
+
+/* J1: at the moment when it is said, nothing of the log is unsynced. */
+static void check_sync(void *ctx, const struct journal_append *append)
+{
+    (void)ctx;
+    pthread_mutex_lock(&shim.lock);
+    bool is_dirty = shim.is_dirty[LOG];
+    pthread_mutex_unlock(&shim.lock);
+    if (append->outcome == JOURNAL_STORED && is_dirty) {
+        fail_msg("stored, but not synced");
+    }
+}
+
+static void publish_some(struct run *run)
+{
+    struct error why;
+    struct journal_event *list;
+    if (journal_claim(run->f.journal, RUN_BATCH / 2, 1 << 20, &list, &why) != ERR_NONE || !list) {
+        return;
+    }
+    uint64_t seq = list->seq;
+    if (seq % 4 == 1 && journal_bury(run->f.journal, seq, "refused", &why) == ERR_NONE) {
+        run->buried = seq;
+    }
+    while (list->next) {
+        list = list->next;
+    }
+    run->settled = list->seq;
+    journal_settle(run->f.journal, run->settled);
+}
+
+/* Stores, publishes and buries, with checkpoints and merging in between. False if the journal cannot even be opened. */
+static bool run_through(struct run *run)
+{
+    struct error why;
+    struct fixture *f = &run->f;
+    const struct journal_hooks hooks = {note_appended, f, note_claimable, f};
+    f->before_note = check_sync;
+    if (journal_open_sqlite(&f->journal, &f->options, &why) != ERR_NONE) {
+        assert_true(why.code == ERR_IO || why.code == ERR_FULL || why.code == ERR_CORRUPT);
+        return false;
+    }
+    assert_int_equal(journal_start(f->journal, &hooks, &why), ERR_NONE);
+    for (uint64_t number = 1; number <= RUN_EVENTS; number += RUN_BATCH) {
+        struct put puts[RUN_BATCH];
+        post(f, puts, number, RUN_BATCH, RUN_BODY);
+        await(f, puts, RUN_BATCH);
+        for (uint64_t i = 0; i < RUN_BATCH; i++) {
+            run->stored[number + i] = puts[i].append.outcome == JOURNAL_STORED;
+        }
+        publish_some(run);
+    }
+    journal_close(&f->journal);
+    return true;
+}
+
+/* All that was stored is there, once; nothing pending or dead is lost; and the journal works. */
+static void check_what_is_left(struct run *run)
+{
+    struct fixture *f = &run->f;
+    start(f);
+    assert_int_equal(ask(f, "SELECT count(*) = count(DISTINCT key) FROM events"), 1);
+    struct put puts[RUN_EVENTS];
+    post(f, puts, 1, RUN_EVENTS, RUN_BODY);
+    await(f, puts, RUN_EVENTS);
+    for (uint64_t number = 1; number <= RUN_EVENTS; number++) {
+        enum journal_outcome outcome = puts[number - 1].append.outcome;
+        if (run->stored[number]) {
+            assert_int_equal(outcome, JOURNAL_DUPLICATE);
+        } else {
+            assert_int_not_equal(outcome, JOURNAL_REFUSED); /* a failed commit may have reached the disk after all */
+        }
+    }
+    assert_int_equal(ask(f, "SELECT count(*) FROM events"), RUN_EVENTS);
+    struct journal_state state = state_of(f);
+    assert_true(state.cursor <= run->settled);
+    assert_true(state.last_seq == RUN_EVENTS);
+    if (run->buried > 0 && state.cursor >= run->buried) { /* J4 */
+        char sql[100];
+        snprintf(sql, sizeof sql, "SELECT count(*) FROM dead WHERE seq = %llu", (unsigned long long)run->buried);
+        assert_int_equal(ask(f, sql), 1);
+    }
+    assert_int_equal(ask(f, "SELECT (SELECT count(*) FROM dead) = dead FROM state"), 1);
+    uint64_t seq = state.cursor;
+    for (struct journal_event *list; (list = claim_some(f, 100));) {
+        for (; list; list = list->next) {
+            assert_int_equal(list->seq, ++seq);
+        }
+    }
+    assert_int_equal(seq, RUN_EVENTS);
+}
+
+static void begin_run(struct run *run)
+{
+    *run = (struct run){0};
+    make_fixture(&run->f);
+    run->f.options.max_bytes = 4 << 20; /* a checkpoint each 256 KiB, merging each 512 KiB */
+}
+
+/* How many such operations a run makes that does not fail. */
+static int64_t count_operations(int operations)
+{
+    struct run run;
+    begin_run(&run);
+    plan(operations, 0, 0, 0);
+    assert_true(run_through(&run));
+    int64_t count = shim.count;
+    check_what_is_left(&run);
+    end(&run.f);
+    return count;
+}
+
+static void fail_each(int operations, int64_t step, int64_t fail_count, int error)
+{
+    int64_t count = count_operations(operations);
+    assert_true(count > 0);
+    for (int64_t at = 1; at <= count; at += step) {
+        struct run run;
+        begin_run(&run);
+        plan(operations, at, fail_count, error);
+        run_through(&run);
+        plan(0, 0, 0, 0);
+        check_what_is_left(&run);
+        end(&run.f);
+    }
+}
+
+static void any_sync_may_fail_once(void **unused)
+{
+    (void)unused;
+    fail_each(SYNC, 1, 1, SQLITE_IOERR_FSYNC);
+}
+
+static void all_syncs_may_fail_from_any_on(void **unused)
+{
+    (void)unused;
+    fail_each(SYNC, 3, INT64_MAX, SQLITE_IOERR_FSYNC);
+}
+
+static void any_write_may_fail_once(void **unused)
+{
+    (void)unused;
+    fail_each(WRITE, 13, 1, SQLITE_IOERR_WRITE);
+}
+
+static void the_disk_may_be_full_from_any_write_on(void **unused)
+{
+    (void)unused;
+    fail_each(WRITE, 17, INT64_MAX, SQLITE_FULL);
+}
+
+static void any_truncation_may_fail(void **unused)
+{
+    (void)unused;
+    struct run run;
+    begin_run(&run);
+    plan(TRUNCATE, 1, INT64_MAX, SQLITE_IOERR_TRUNCATE);
+    run_through(&run);
+    plan(0, 0, 0, 0);
+    check_what_is_left(&run);
+    end(&run.f);
+}
+
+/* --- refusal and recovery --- */
+
+static void a_full_disk_refuses_at_once_and_recovers_by_itself(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    begin(&f);
+    f.before_note = check_sync;
+    assert_int_equal(put_one(&f, 1), JOURNAL_STORED);
+    uint64_t errors = metrics_get(METRIC_JOURNAL_COMMIT_ERRORS);
+    plan(WRITE, 1, INT64_MAX, SQLITE_FULL);
+    logged_errors = logged_infos = 0;
+    struct put puts[3];
+    post(&f, puts, 2, 3, 0);
+    await(&f, puts, 3);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(puts[i].append.outcome, JOURNAL_REFUSED);
+        assert_string_equal(puts[i].why, "the journal's disk is full");
+    }
+    assert_int_equal(metrics_get(METRIC_JOURNAL_COMMIT_ERRORS) - errors, 1);
+    struct error why;
+    assert_int_equal(journal_ready(f.journal, &why), ERR_FULL);
+    assert_string_equal(why.text, "the journal's disk is full");
+    post(&f, puts, 2, 1, 0);
+    assert_true(puts[0].is_done); /* before journal_append returned */
+    assert_string_equal(puts[0].why, "the journal's disk is full");
+    assert_int_equal(metrics_get(METRIC_JOURNAL_COMMIT_ERRORS) - errors, 1);
+    WAIT_FOR(failed_operations() > 1); /* a probe failed, too */
+    assert_int_equal(journal_ready(f.journal, &why), ERR_FULL);
+    plan(0, 0, 0, 0);
+    assert_int_equal(logged_infos, 0);
+    WAIT_FOR(journal_ready(f.journal, &why) == ERR_NONE);
+    WAIT_FOR(logged_infos == 1); /* once when it recovers, and once when it broke: */
+    assert_int_equal(logged_errors, 1);
+    assert_int_equal(put_one(&f, 2), JOURNAL_STORED); /* not taken for a duplicate of the refused one */
+    assert_int_equal(put_one(&f, 1), JOURNAL_DUPLICATE);
+    assert_int_equal(state_of(&f).last_seq, 2);
+    assert_int_equal(drain(&f, 1, true), 2);
+    end(&f);
+}
+
+static void a_failed_sync_refuses_with_what_the_disk_said(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    begin(&f);
+    plan(SYNC, 1, 1, SQLITE_IOERR_FSYNC);
+    struct put put;
+    post(&f, &put, 1, 1, 0);
+    await(&f, &put, 1);
+    assert_int_equal(put.append.outcome, JOURNAL_REFUSED);
+    assert_int_equal(strncmp(put.why, "the journal cannot be written: ", 31), 0);
+    struct error why;
+    assert_int_equal(journal_ready(f.journal, &why), ERR_IO);
+    WAIT_FOR(journal_ready(f.journal, &why) == ERR_NONE);
+    assert_int_equal(put_one(&f, 1), JOURNAL_STORED);
+    end(&f);
+}
+
+static void burials_wait_for_the_disk_and_the_cursor_waits_for_them(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    begin(&f);
+    put_many(&f, 1, 1100, 0, JOURNAL_STORED);
+    drain(&f, 1, false);
+    plan(SYNC, 1, INT64_MAX, SQLITE_IOERR_FSYNC);
+    struct error why;
+    enum err code = ERR_NONE;
+    uint64_t buried = 0;
+    while (buried < 1100 && (code = journal_bury(f.journal, buried + 1, "refused", &why)) == ERR_NONE) {
+        buried++;
+    }
+    assert_int_equal(code, ERR_BUSY);
+    assert_int_equal(buried, 1024);
+    journal_settle(f.journal, 1024);
+    WAIT_FOR(journal_ready(f.journal, &why) == ERR_IO);
+    WAIT_FOR(failed_operations() > 1);
+    assert_int_equal(state_of(&f).dead, 0);
+    plan(SYNC, 6, INT64_MAX, SQLITE_IOERR_FSYNC); /* the probe passes, and a few batches of burials */
+    WAIT_FOR(failed_operations() > 0);
+    assert_int_equal(ask(&f, "SELECT dead > 0 AND dead < 1024 AND cursor <= dead FROM state"), 1); /* J4: in order, from 1 */
+    plan(0, 0, 0, 0);
+    WAIT_FOR(state_of(&f).dead == 1024);
+    WAIT_FOR(ask(&f, "SELECT cursor FROM state") == 1024);
+    end(&f);
+}
+
+static void closing_on_a_broken_disk_ends_and_loses_nothing(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    begin(&f);
+    put_many(&f, 1, 20, 0, JOURNAL_STORED);
+    drain(&f, 1, false);
+    plan(WRITE | SYNC, 1, INT64_MAX, SQLITE_IOERR_WRITE);
+    struct error why;
+    assert_int_equal(journal_bury(f.journal, 5, "refused", &why), ERR_NONE);
+    journal_settle(f.journal, 20);
+    journal_close(&f.journal);
+    plan(0, 0, 0, 0);
+    start(&f);
+    assert_int_equal(state_of(&f).cursor, 0); /* behind the burial that was not kept */
+    assert_int_equal(drain(&f, 1, true), 20);
+    end(&f);
+}
+
+/* --- power cuts --- */
+
+static atomic_uint told_count;
+static int told_fd;
+
+static void tell(void *ctx, const struct journal_append *append)
+{
+    struct fixture *f = ctx;
+    const struct put *put = (const struct put *)append;
+    (void)f;
+    uint64_t number = put->order; /* the child keeps it there */
+    if (append->outcome == JOURNAL_STORED && number % 10 == 1) {
+        if (write(told_fd, &number, sizeof number) != sizeof number) {
+            _exit(1);
+        }
+        atomic_fetch_add(&told_count, 1);
+    }
+}
+
+/* In a child: works for a while after something was stored, and then loses the power in the midst of it. */
+static void *cut_later(void *ctx)
+{
+    while (atomic_load(&told_count) < 2) {
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    nanosleep(&(struct timespec){0, *(long *)ctx * 1000000}, NULL);
+    cut_power();
+}
+
+static _Noreturn void work_until_power_cut(struct fixture *f, uint64_t first, long ms)
+{
+    pthread_t thread;
+    shim.remembers = true;
+    start(f);
+    f->before_note = tell;
+    if (pthread_create(&thread, NULL, cut_later, &ms) != 0) {
+        _exit(1);
+    }
+    for (uint64_t number = first;; number += 10) {
+        struct put puts[10];
+        for (uint64_t i = 0; i < 10; i++) {
+            puts[i] = (struct put){.append.event = make_event(number + i, RUN_BODY), .order = number + i};
+            puts[i].append.next = i < 9 ? &puts[i + 1].append : NULL;
+        }
+        journal_append(f->journal, &puts[0].append);
+        await(f, puts, 10);
+        struct journal_event *list = claim_some(f, 8);
+        struct error why;
+        if (list && journal_bury(f->journal, list->seq, "refused", &why) == ERR_NONE) {
+            journal_settle(f->journal, list->seq);
+        }
+    }
+}
+
+static void what_was_stored_survives_a_power_cut(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    make_fixture(&f);
+    f.options.max_bytes = 16 << 20;
+    static bool stored[100000];
+    uint64_t first = 1;
+    for (long round = 0; round < 8; round++) {
+        int pipes[2];
+        assert_int_equal(pipe(pipes), 0);
+        pid_t child = fork();
+        if (child == 0) {
+            told_fd = pipes[1];
+            work_until_power_cut(&f, first, 40 + round * 13);
+        }
+        close(pipes[1]);
+        for (uint64_t number; read(pipes[0], &number, sizeof number) == sizeof number;) {
+            assert_in_range(number, first, 99990);
+            stored[number] = true;
+        }
+        close(pipes[0]);
+        int status;
+        waitpid(child, &status, 0);
+        assert_int_equal(status, 0);
+        start(&f);
+        assert_int_equal(ask(&f, "SELECT count(*) = count(DISTINCT key) FROM events"), 1);
+        assert_int_equal(ask(&f, "SELECT (SELECT count(*) FROM dead) = dead FROM state"), 1);
+        uint64_t last = first;
+        for (uint64_t number = 1; number < 100000; number += 10) {
+            if (stored[number]) { /* a batch is stored whole, and told at once */
+                put_many(&f, number, 10, 0, JOURNAL_DUPLICATE);
+                last = number;
+            }
+        }
+        assert_true(last > first); /* it did something */
+        first = last + 1000;       /* what was under way may be there, too */
+        journal_close(&f.journal);
+    }
+    end(&f);
+}
+
+#ifdef __SANITIZE_THREAD__
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "die_after_fork=0";
+}
+#endif
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]);
+    }
+    const struct CMUnitTest tests[] = {
+        TEST(any_sync_may_fail_once),
+        TEST(all_syncs_may_fail_from_any_on),
+        TEST(any_write_may_fail_once),
+        TEST(the_disk_may_be_full_from_any_write_on),
+        TEST(any_truncation_may_fail),
+        TEST(a_full_disk_refuses_at_once_and_recovers_by_itself),
+        TEST(a_failed_sync_refuses_with_what_the_disk_said),
+        TEST(burials_wait_for_the_disk_and_the_cursor_waits_for_them),
+        TEST(closing_on_a_broken_disk_ends_and_loses_nothing),
+        TEST(what_was_stored_survives_a_power_cut),
+    };
+    return cmocka_run_group_tests(tests, install, NULL);
+}
