@@ -1,0 +1,136 @@
+/* The parser (libmicrohttpd 0.9.75) forgives what RFC 9112 calls an error, and each thing that it forgives is a place where a
+ * proxy in front of it may count the bytes of a request in another way. Most of it shows in names and values. What does not
+ * show is found by arithmetic: the request line and the header lines, as parsed, must account for every byte of the head. A
+ * NUL (the parser's strings end there), a line ended by LF alone, a folded line or spare blanks in the request line make the
+ * sum differ. A folded line also moves the name behind its value, since the parser copies it to join the parts. */
+#include "http_audit.h"
+
+#include "meowbridge/err.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_SINGLES = 32 };
+
+static bool is_token_char(unsigned char c)
+{
+    static const char others[] = "!#$%&'*+-.^_`|~";
+    return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || (c != 0 && strchr(others, c));
+}
+
+static bool is_token(struct slice s)
+{
+    for (size_t i = 0; i < s.size; i++) {
+        if (!is_token_char((unsigned char)s.data[i])) {
+            return false;
+        }
+    }
+    return s.size > 0;
+}
+
+static bool has_control(struct slice s, bool tab_is_one)
+{
+    for (size_t i = 0; i < s.size; i++) {
+        unsigned char c = (unsigned char)s.data[i];
+        if ((c < ' ' && (c != '\t' || tab_is_one)) || c == 0x7f) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The name is the sender's: only what is printable of it goes into the sentence. */
+static void fault(struct http_audit *audit, struct slice name, const char *what)
+{
+    if (audit->message[0]) {
+        return;
+    }
+    char shown[64];
+    size_t size = name.size < sizeof shown - 1 ? name.size : sizeof shown - 1;
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)name.data[i];
+        shown[i] = c >= ' ' && c < 0x7f ? (char)c : '?';
+    }
+    shown[size] = 0;
+    snprintf(audit->message, sizeof audit->message, "header \"%s\" %s", shown, what);
+}
+
+void http_audit_begin(struct http_audit *audit, const char *const *single_headers)
+{
+    *audit = (struct http_audit){.single_headers = single_headers};
+}
+
+static void check_single(struct http_audit *audit, struct slice name)
+{
+    for (unsigned i = 0; audit->single_headers && audit->single_headers[i]; i++) {
+        ASSERT(i < MAX_SINGLES);
+        if (slice_equal_nocase(name, slice_of(audit->single_headers[i]))) {
+            if (audit->seen_singles & 1u << i) {
+                fault(audit, name, "is given twice");
+            }
+            audit->seen_singles |= 1u << i;
+        }
+    }
+}
+
+static void check_framing(struct http_audit *audit, struct slice name, struct slice value)
+{
+    if (slice_equal_nocase(name, SLICE("Host"))) {
+        if (++audit->hosts > 1) {
+            fault(audit, name, "is given twice");
+        }
+    } else if (slice_equal_nocase(name, SLICE("Content-Length"))) {
+        if (++audit->lengths > 1) {
+            fault(audit, name, "is given twice");
+        } else if (!slice_to_u64(value, &audit->declared)) {
+            fault(audit, name, "is not a number of bytes");
+        }
+    } else if (slice_equal_nocase(name, SLICE("Transfer-Encoding"))) {
+        audit->coding_is_chunked = slice_equal_nocase(value, SLICE("chunked"));
+        if (++audit->codings > 1) {
+            fault(audit, name, "is given twice");
+        } else if (!audit->coding_is_chunked) {
+            fault(audit, name, "is not exactly \"chunked\"");
+        }
+    } else if (slice_equal_nocase(name, SLICE("Expect"))) {
+        audit->expects_continue = true;
+    }
+}
+
+void http_audit_header(struct http_audit *audit, struct slice name, struct slice value)
+{
+    if (!is_token(name)) {
+        fault(audit, name, "is no valid header name");
+    } else if (!value.data || value.data <= name.data) {
+        fault(audit, name, "is folded over lines");
+    } else {
+        audit->line_bytes += (size_t)(value.data - name.data) + value.size + 2;
+        if (has_control(value, false)) {
+            fault(audit, name, "has a control character");
+        }
+        check_framing(audit, name, value);
+        check_single(audit, name);
+    }
+}
+
+const char *http_audit_end(struct http_audit *audit, struct slice method, struct slice target, struct slice version,
+                           size_t head_size)
+{
+    bool is_1_0 = slice_equal(version, SLICE("HTTP/1.0"));
+    size_t request_line = method.size + 1 + target.size + 1 + version.size + 2;
+    if (audit->message[0]) {
+        return audit->message;
+    }
+    if (audit->codings > 0 && audit->lengths > 0) {
+        fault(audit, SLICE("Content-Length"), "stands beside Transfer-Encoding");
+    } else if (audit->codings > 0 && is_1_0) {
+        fault(audit, SLICE("Transfer-Encoding"), "is not part of HTTP/1.0");
+    } else if (audit->hosts == 0 && !is_1_0) {
+        fault(audit, SLICE("Host"), "is missing");
+    } else if (has_control(target, true) || memchr(target.data ? target.data : "", ' ', target.size)) {
+        return "the request target has a space or a control character";
+    } else if (request_line + audit->line_bytes + 2 != head_size) {
+        return "the request's head has a NUL byte, a folded line, a line not ended by CR LF, or spare blanks in its first line";
+    }
+    return audit->message[0] ? audit->message : NULL;
+}

@@ -1,0 +1,29 @@
+/* http_audit: internal to the HTTP server. Looks at a request's head as the parser saw it, and finds what another parser could
+ * read differently (request smuggling, RFC 9112 section 11.2). Pure. */
+#ifndef MEOWBRIDGE_HTTP_AUDIT_H
+#define MEOWBRIDGE_HTTP_AUDIT_H
+
+#include "meowbridge/bytes.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct http_audit {
+    const char *const *single_headers; /* NULL-terminated, at most 32; may be NULL */
+    uint32_t seen_singles;             /* bit i: single_headers[i] was seen */
+    unsigned hosts, lengths, codings;
+    bool coding_is_chunked, expects_continue;
+    uint64_t declared; /* Content-Length, if there is one */
+    size_t line_bytes; /* of the header lines, each with its CR LF */
+    char message[200]; /* the first fault; empty: none */
+};
+
+void http_audit_begin(struct http_audit *audit, const char *const *single_headers);
+/* Each header in order. name and value must be the parser's own pointers into the head. */
+void http_audit_header(struct http_audit *audit, struct slice name, struct slice value);
+/* Ends it: the request line as parsed, and the size of the whole head on the wire. Returns the sentence for a 400, or NULL. */
+const char *http_audit_end(struct http_audit *audit, struct slice method, struct slice target, struct slice version,
+                           size_t head_size);
+
+#endif

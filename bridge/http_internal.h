@@ -1,0 +1,152 @@
+/* http_internal: what the files of the HTTP server share. http_server.c has the loops, http_request.c a request's way,
+ * http_reply.c the answers, http_deadline.c the clocks.
+ *
+ * One libmicrohttpd daemon a loop, with external epoll and without a listening socket: its own epoll threads hang when exactly
+ * 128 sockets are ready in one turn, and its accepting knows neither a limit over all loops nor what to do without a free
+ * descriptor. So a loop polls its daemon's epoll descriptor, the listening socket that all loops share, and an eventfd that
+ * wakes it; accepts by itself; and lets MHD_run do the rest.
+ *
+ * A connection has one request at a time, so the request lives in the connection. A parked connection is suspended, and
+ * libmicrohttpd neither closes nor times out such a one: so it and its request outlive whatever the client does, and the
+ * answer is made (handler.resumed) before the connection is resumed.
+ *
+ *   IDLE ─request line─▶ HEADERS ─▶ BODY ─whole─▶ WHOLE ─▶ ANSWERED ─▶ IDLE, or closed
+ *                           │        │              └─▶ PARKED ─resumed─▶ ANSWERED
+ *                           │        └─too large, no memory─▶ DISCARD
+ *                           ├─answered, body small─▶ DISCARD ─whole─▶ ANSWERED
+ *                           └─answered early─▶ ANSWERED ─▶ closed, lingering (http_linger.h)
+ *   IDLE, HEADERS, BODY, DISCARD ─time is up─▶ 408, LINGERING ─▶ closed
+ *
+ * Invariants, in the loop's thread:
+ *   1. is_known from handler.headers to handler.finished, and server->under_way counts those requests.
+ *   2. reply.response is set from http_request_answer until it is handed to libmicrohttpd or the request ends.
+ *   3. A suspended connection is PARKED, and no other. */
+#ifndef MEOWBRIDGE_HTTP_INTERNAL_H
+#define MEOWBRIDGE_HTTP_INTERNAL_H
+
+#include "http_linger.h"
+#include "http_listen.h"
+#include "http_tls.h"
+#include "meowbridge/http_server.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct MHD_Connection;
+struct MHD_Daemon;
+struct MHD_Response;
+
+enum {
+    HTTP_MAX_LOOPS = 64,
+    HTTP_POOL_BYTES = 16 << 10, /* of libmicrohttpd's, a connection: headers and read buffer */
+    HTTP_FIXED_FDS = 3
+};
+
+enum http_phase {
+    PHASE_IDLE,    /* nothing of a request, or a part of its first line */
+    PHASE_HEADERS, /* the request line is in */
+    PHASE_BODY,
+    PHASE_DISCARD, /* the answer is there, the rest of the body is thrown away first */
+    PHASE_WHOLE,   /* with the handler */
+    PHASE_PARKED,
+    PHASE_ANSWERED, /* the answer is libmicrohttpd's to send */
+    PHASE_LINGERING /* answered past libmicrohttpd, and closed for writing */
+};
+
+struct http_reply {
+    struct MHD_Response *response; /* NULL: none, or no memory for it */
+    unsigned status;
+    struct slice body; /* of response */
+};
+
+struct http_request {
+    enum http_phase phase;
+    bool is_known, is_answered, is_chunked;
+    bool is_resumed; /* the resumer's, until the loop has the request back */
+    struct http_request *next_resumed;
+    struct http_connection *connection;
+    struct slice method, path;
+    struct buf target, body;
+    size_t head_size;  /* request line and headers, as they came */
+    uint64_t declared; /* Content-Length */
+    size_t discarded;
+    struct http_reply reply;
+    void *user;
+};
+
+struct http_connection {
+    struct http_connection *next, *previous;
+    struct http_loop *loop;
+    struct MHD_Connection *mhd;
+    struct http_tls_credentials *credentials; /* NULL: no TLS */
+    int fd;                                   /* libmicrohttpd's */
+    bool is_early;                            /* answered before its request was read to the end */
+    bool was_used;                            /* a request on it was answered */
+    int64_t since_ms;       /* when the phase began; HEADERS, BODY, DISCARD: when the request's first byte came */
+    int64_t first_byte_ms;  /* of a request whose first line is not whole; 0: none came */
+    uint64_t bytes_settled; /* that the socket had received when the last request was over */
+    struct http_peer peer;
+    struct http_request request;
+};
+
+struct http_loop {
+    pthread_mutex_t mutex;
+    struct http_request *resumed, **resumed_end; /* guarded by mutex */
+
+    struct http_server *server;
+    unsigned index;
+    int wake_fd, mhd_fd;
+    pthread_t thread;
+    struct MHD_Daemon *daemon;
+    struct http_connection *connections;
+    struct http_connection *entering; /* while MHD_add_connection runs */
+    unsigned parked;
+    int64_t now_ms, next_tick_ms, accept_again_ms, warn_again_ms, settle_ms;
+    bool is_quiescing, is_settled, is_ending;
+    struct http_linger linger;
+    struct pollfd fds[HTTP_FIXED_FDS + LINGER_MAX];
+};
+
+struct http_server {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed; /* a loop has settled, or under_way is 0 */
+    unsigned settled;       /* loops whose grace is over; guarded by mutex */
+
+    struct http_server_options options; /* of its strings only single_headers and name outlive http_server_open */
+    char name[24];
+    struct http_listener listener; /* read by loops that accept; closed by the last of them */
+    struct http_tls *tls;
+    struct http_peer_counts peer_counts;
+    atomic_uint connections, under_way, accepting, drainers, resumers;
+    atomic_bool is_quiescing, is_stopping;
+    uint16_t port;
+    int64_t tick_ms;
+    unsigned started;
+    struct http_loop loops[];
+};
+
+/* --- http_request.c --- */
+
+void http_phase_enter(struct http_connection *connection, enum http_phase phase); /* the only one that assigns it */
+/* Ends the request on the connection: handler.finished if that is due, memory. Again is harmless. */
+void http_request_finish(struct http_connection *connection);
+
+/* --- http_reply.c --- */
+
+struct http_reply http_reply_make(const struct http_answer *answer);
+struct http_reply http_reply_error(const struct http_server *server, unsigned status, const char *message);
+void http_reply_drop(struct http_reply *reply);
+bool http_reply_add_header(struct http_reply *reply, const char *name, const char *value);
+/* Sends the request's reply past libmicrohttpd, where that cannot send it any more, and says that it is the last. Drops it. */
+void http_reply_send_last(struct http_connection *connection);
+
+/* --- http_deadline.c --- */
+
+/* A request on a connection that lives on is over: so much of what was received belongs to requests that are over. */
+void http_deadline_settle_bytes(struct http_connection *connection);
+void http_deadline_tick(struct http_loop *loop); /* does nothing before next_tick_ms */
+/* Closes for reading where no request is under way, as far as can be told. What is in the socket is still read. */
+void http_deadline_close_resting(struct http_loop *loop);
+
+#endif

@@ -1,0 +1,94 @@
+#include "http_internal.h"
+#include "meowbridge/clock.h"
+
+#include <microhttpd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+
+enum { MAX_ERROR_BODY = 64 << 10 };
+
+void http_reply_drop(struct http_reply *reply)
+{
+    if (reply->response) {
+        MHD_destroy_response(reply->response);
+    }
+    *reply = (struct http_reply){0};
+}
+
+bool http_reply_add_header(struct http_reply *reply, const char *name, const char *value)
+{
+    return !value || MHD_add_response_header(reply->response, name, value) == MHD_YES;
+}
+
+struct http_reply http_reply_make(const struct http_answer *answer)
+{
+    struct http_reply reply = {.status = answer->status};
+    char *body = slice_dup(answer->body);
+    reply.response = body ? MHD_create_response_from_buffer(answer->body.size, body, MHD_RESPMEM_MUST_FREE) : NULL;
+    if (!reply.response) {
+        free(body);
+        return reply;
+    }
+    reply.body = (struct slice){body, answer->body.size};
+    char seconds[16];
+    snprintf(seconds, sizeof seconds, "%u", answer->retry_after_s);
+    if (!http_reply_add_header(&reply, "Content-Type", answer->content_type ? answer->content_type : "application/json") ||
+        !http_reply_add_header(&reply, "Allow", answer->allow) ||
+        !http_reply_add_header(&reply, "Retry-After", answer->retry_after_s ? seconds : NULL) ||
+        !http_reply_add_header(&reply, "WWW-Authenticate", answer->www_authenticate)) {
+        http_reply_drop(&reply);
+    }
+    return reply;
+}
+
+struct http_reply http_reply_error(const struct http_server *server, unsigned status, const char *message)
+{
+    struct buf body;
+    buf_init(&body, MAX_ERROR_BODY);
+    server->options.handler.error_body(server->options.handler.ctx, status, message, &body);
+    struct http_reply reply = http_reply_make(&(struct http_answer){.status = status, .body = buf_slice(&body)});
+    buf_free(&body);
+    return reply;
+}
+
+static enum MHD_Result append_header_line(void *ctx, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    (void)kind;
+    buf_appendf(ctx, "%s: %s\r\n", name, value);
+    return MHD_YES;
+}
+
+/* The socket is seldom full here, and where it is the client gets less. */
+void http_reply_send_last(struct http_connection *c)
+{
+    struct http_reply *reply = &c->request.reply;
+    if (!reply->response) {
+        return;
+    }
+    char date[40];
+    struct tm utc;
+    time_t now = (time_t)(clock_wall_ms() / 1000);
+    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &utc));
+    struct buf text;
+    buf_init(&text, reply->body.size + HTTP_POOL_BYTES);
+    buf_appendf(&text, "HTTP/1.1 %u %s\r\nDate: %s\r\nConnection: close\r\nContent-Length: %zu\r\n", reply->status,
+                MHD_get_reason_phrase_for(reply->status), date, reply->body.size);
+    MHD_get_response_headers(reply->response, append_header_line, &text);
+    buf_append_text(&text, "\r\n");
+    if (!slice_equal(c->request.method, SLICE("HEAD"))) {
+        buf_append(&text, reply->body);
+    }
+    const union MHD_ConnectionInfo *tls = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    if (text.failed) {
+        /* closed without an answer */
+    } else if (tls) {
+        http_tls_send_last(tls->tls_session, buf_slice(&text));
+    } else {
+        ssize_t ignored = send(c->fd, text.data, text.size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        (void)ignored;
+    }
+    buf_free(&text);
+    http_reply_drop(reply);
+}
