@@ -26,7 +26,7 @@
 #define DEADLINE_MS 20000
 #define SHARED static __attribute__((unused)) /* not every test uses all of it */
 
-/* --- the clock that is linked instead of bridge/clock.c --- */
+/* --- the clock that is linked instead of bridge/base/clock.c --- */
 
 static _Atomic int64_t wall_offset_ms, mono_offset_ms;
 
@@ -64,7 +64,7 @@ SHARED void pass_time(int64_t ms)
     mono_offset_ms += ms;
 }
 
-/* --- the log that is linked instead of bridge/log.c: it counts --- */
+/* --- the log that is linked instead of bridge/base/log.c: it counts --- */
 
 static _Atomic unsigned logged_errors, logged_infos;
 

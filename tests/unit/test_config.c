@@ -1,6 +1,6 @@
 #include "test.h"
 
-#include "../../bridge/config_internal.h"
+#include "../../bridge/domain/config_internal.h"
 
 #include "meowbridge/topic.h"
 

@@ -1,6 +1,6 @@
 #include "test.h"
 
-#include "../../bridge/http_parser.h"
+#include "../../bridge/ports/http_parser.h"
 
 enum { MAX_BODY = 32 };
 

@@ -1,6 +1,6 @@
 #include "journal_fixture.h"
 
-#include "../../bridge/journal_internal.h"
+#include "../../bridge/store/journal_internal.h"
 #include "meowbridge/metrics.h"
 
 #include <malloc.h>

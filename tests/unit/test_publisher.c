@@ -10,9 +10,9 @@
 #include "meowbridge/metrics.h"
 #include "meowbridge/publisher.h"
 
-#include "../../bridge/publisher_pace.h"
-#include "../../bridge/publisher_uplink.h"
-#include "../../bridge/publisher_window.h"
+#include "../../bridge/flow/publisher_pace.h"
+#include "../../bridge/flow/publisher_uplink.h"
+#include "../../bridge/flow/publisher_window.h"
 
 #include <stdio.h>
 #include <stdlib.h>

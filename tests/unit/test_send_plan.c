@@ -1,6 +1,6 @@
 #include "test.h"
 
-#include "../../bridge/send_plan.h"
+#include "../../bridge/top/send_plan.h"
 
 #include "meowbridge/jsonscan.h"
 
