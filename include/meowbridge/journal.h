@@ -46,12 +46,12 @@ struct journal_event {
     int64_t accepted_ms;        /* wall clock */
     bool is_replay;
     uint8_t key[JOURNAL_KEY_BYTES];
-    struct slice head, body;    /* owned */
+    struct slice head, body; /* owned */
 };
 
 /* Copies head; takes over body (malloc'd), also on failure. NULL without memory. */
-struct journal_event *journal_event_new(const uint8_t key[JOURNAL_KEY_BYTES], int64_t accepted_ms, struct slice head, char *body,
-                                        size_t body_size);
+struct journal_event *journal_event_new(const uint8_t key[JOURNAL_KEY_BYTES], int64_t accepted_ms, struct slice head,
+                                        char *body, size_t body_size);
 void journal_event_free(struct journal_event *event); /* accepts NULL */
 
 enum journal_outcome {
@@ -136,10 +136,11 @@ void journal_link(struct journal *journal, bool up, const char *why);
 bool journal_keeps(const struct journal *journal);
 
 struct journal_state {
-    uint64_t last_seq; /* committed */
-    uint64_t cursor;   /* settled */
-    uint64_t dead;     /* events kept as dead */
-    int64_t bytes;     /* on disk, free pages not counted; 0 for memory */
+    uint64_t last_seq;         /* committed */
+    uint64_t cursor;           /* settled */
+    uint64_t dead;             /* events kept as dead */
+    int64_t bytes;             /* on disk, free pages not counted; 0 for memory */
+    int64_t longest_upkeep_us; /* that a batch may have waited for housekeeping, since the start */
 };
 void journal_state(struct journal *journal, struct journal_state *out); /* any thread */
 
