@@ -1,5 +1,5 @@
 /* The order is kept by three rules. Messages are sent by window.next, which only moves forward but for two reasons: a lost
- * connection takes it back to the head, and a passing refusal (RETRY) to the refused message. After a passing refusal nothing
+ * connection takes it back to the head, and a passing refusal (RETRY, DOUBTFUL) to the refused message. After a passing refusal nothing
  * is sent until all that was in flight has been answered and the backoff has passed; so whatever else was refused joins the
  * queue at its own place. What was acknowledged stays acknowledged over both. */
 #include "publisher_line.h"
@@ -42,6 +42,7 @@ struct line {
     struct rate rate;
     bool is_paused;    /* nothing is sent: a passing refusal, or no memory */
     int64_t resume_ms; /* and not before this time */
+    uint64_t pauses;   /* counted, as names */
     struct backoff pause;
     struct complaint pause_trouble;
 
@@ -179,6 +180,7 @@ static void pause_sending(struct line *line, const char *reason)
     }
     int64_t now_ms = clock_mono_ms();
     line->is_paused = true;
+    line->pauses++;
     line->resume_ms = now_ms + backoff_next(&line->pause);
     if (complaint_is_due(&line->pause_trouble, reason, now_ms)) {
         log_warn("publishing pauses; trying again", LOG_STR("reason", reason));
@@ -483,9 +485,12 @@ bool line_turn(struct line *line, struct mqtt_client *client)
 static void refused(struct line *line, struct slot *slot, const struct flight *flight, uint8_t code)
 {
     struct slice topic = topic_of(line, slot, flight);
-    char reason[JOURNAL_MAX_REASON];
-    snprintf(reason, sizeof reason, "refused by the broker: %s (0x%02x) on topic %.*s", mqtt_reason_text(code), code,
-             shown(topic), topic.data ? topic.data : "");
+    char reason[JOURNAL_MAX_REASON], times[32] = "";
+    if (slot->doubts >= LINE_MAX_DOUBTS) {
+        snprintf(times, sizeof times, ", at each of %d attempts", LINE_MAX_DOUBTS);
+    }
+    snprintf(reason, sizeof reason, "refused by the broker: %s (0x%02x) on topic %.*s%s", mqtt_reason_text(code), code,
+             shown(topic), topic.data ? topic.data : "", times);
     slot_blame(slot, reason);
 }
 
@@ -505,6 +510,28 @@ static void retry(struct line *line, const struct flight *flight, uint8_t code)
     pause_sending(line, reason);
 }
 
+static bool is_oldest(struct line *line, uint64_t place)
+{
+    for (uint64_t older = line->window.head; older < place; older++) {
+        if (!slot_is_complete(window_slot(&line->window, older))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Only the oldest event is doubted, and once a pause: a broker that takes nothing now has the time of a whole series of attempts
+ * for each event that it costs. */
+static bool is_to_be_given_up(struct line *line, struct slot *slot, const struct flight *flight)
+{
+    uint64_t pause = line->pauses + !line->is_paused;
+    if (!slot || slot->doubted == pause || !is_oldest(line, flight->place)) {
+        return false;
+    }
+    slot->doubted = pause;
+    return ++slot->doubts >= LINE_MAX_DOUBTS;
+}
+
 static void confirmed(struct line *line)
 {
     metrics_add(METRIC_MQTT_PUBLISHED, 1);
@@ -521,7 +548,8 @@ void line_acked(struct line *line, int mid, uint8_t reason_code)
         return;
     }
     struct slot *slot = window_owner(&line->window, &flight);
-    switch (mqtt_ack_of(reason_code)) {
+    enum mqtt_ack ack = mqtt_ack_of(reason_code);
+    switch (ack) {
     case MQTT_ACK_UNHEARD:
         metrics_add(METRIC_MQTT_UNHEARD, 1);
         if (slot && flight.unheard_is_dead) {
@@ -533,11 +561,12 @@ void line_acked(struct line *line, int mid, uint8_t reason_code)
         confirmed(line);
         break;
     case MQTT_ACK_RETRY:
-        if (line->keeps) {
+    case MQTT_ACK_DOUBTFUL:
+        /* Without a journal its sender waits for an answer and will come again by itself. */
+        if (line->keeps && !(ack == MQTT_ACK_DOUBTFUL && is_to_be_given_up(line, slot, &flight))) {
             retry(line, &flight, reason_code);
             break;
         }
-        /* Its sender waits for an answer and will come again by itself. */
         __attribute__((fallthrough));
     case MQTT_ACK_REFUSED:
         if (slot) {

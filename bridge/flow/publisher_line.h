@@ -33,6 +33,9 @@ void blame_broker_is_away(struct blame *blame);
 bool blame_is_proven(const struct blame *blame);
 const char *blame_reason(const struct blame *blame); /* if it is proven */
 
+/* An event is dead after so many doubtful refusals (invariant P3). */
+#define LINE_MAX_DOUBTS 8
+
 struct line;
 
 MUST_CHECK enum err line_open(struct line **out, struct journal *journal, struct route_table *routes, int version,

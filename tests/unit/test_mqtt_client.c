@@ -436,8 +436,8 @@ static void reason_codes_say_what_to_do(void **state)
     } cases[] = {
         {0x00, MQTT_ACK_DONE, "success"},
         {0x10, MQTT_ACK_UNHEARD, "no matching subscribers"},
-        {0x80, MQTT_ACK_RETRY, "unspecified error"},
-        {0x83, MQTT_ACK_RETRY, "implementation specific error"},
+        {0x80, MQTT_ACK_DOUBTFUL, "unspecified error"},
+        {0x83, MQTT_ACK_DOUBTFUL, "implementation specific error"},
         {0x87, MQTT_ACK_REFUSED, "not authorized"},
         {0x90, MQTT_ACK_REFUSED, "topic name invalid"},
         {0x91, MQTT_ACK_RETRY, "packet identifier in use"},
@@ -447,7 +447,8 @@ static void reason_codes_say_what_to_do(void **state)
         {0x99, MQTT_ACK_REFUSED, "payload format invalid"},
         {0x9a, MQTT_ACK_REFUSED, "retain not supported"},
         {0x9b, MQTT_ACK_REFUSED, "QoS not supported"},
-        {0xf0, MQTT_ACK_RETRY, "unknown error"},
+        {0xa3, MQTT_ACK_DOUBTFUL, "unknown error"},
+        {0xf0, MQTT_ACK_DOUBTFUL, "unknown error"},
         {0x70, MQTT_ACK_DONE, "unknown success"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
