@@ -25,6 +25,9 @@
 #define BLAME_MS 5000
 #define BLAME_SLOW_LINK_BYTES_PER_MS 16
 
+/* A connection that the broker closes so soon after a refusal was closed over that. */
+#define REFUSAL_MS 1000
+
 struct line {
     struct journal *journal;
     bool keeps;
@@ -40,9 +43,10 @@ struct line {
     struct message_list list;
 
     struct rate rate;
-    bool is_paused;    /* nothing is sent: a passing refusal, or no memory */
-    int64_t resume_ms; /* and not before this time */
-    uint64_t pauses;   /* counted, as names */
+    int64_t refused_ms; /* when a message was refused for good; INT64_MIN: not on this connection */
+    bool is_paused;     /* nothing is sent: a passing refusal, or no memory */
+    int64_t resume_ms;  /* and not before this time */
+    uint64_t pauses;    /* counted, as names */
     struct backoff pause;
     struct complaint pause_trouble;
 
@@ -110,6 +114,7 @@ enum err line_open(struct line **out, struct journal *journal, struct route_tabl
     line->routes = route_table_ref(routes);
     line->due_ms = INT64_MAX;
     line->claimable = true;
+    line->refused_ms = INT64_MIN;
     buf_init(&line->scratch, SIZE_MAX / 2);
     message_list_init(&line->list);
     rate_init(&line->rate, max_rate, clock_mono_us());
@@ -484,6 +489,7 @@ bool line_turn(struct line *line, struct mqtt_client *client)
 
 static void refused(struct line *line, struct slot *slot, const struct flight *flight, uint8_t code)
 {
+    line->refused_ms = clock_mono_ms();
     struct slice topic = topic_of(line, slot, flight);
     char reason[JOURNAL_MAX_REASON], times[32] = "";
     if (slot->doubts >= LINE_MAX_DOUBTS) {
@@ -649,6 +655,7 @@ static struct slot *accused_event(struct line *line)
 bool line_connected(struct line *line)
 {
     journal_link(line->journal, true, NULL);
+    line->refused_ms = INT64_MIN;
     blame_broker_is_there(&line->blame);
     struct slot *slot = blame_is_proven(&line->blame) ? accused_event(line) : NULL;
     if (slot) {
@@ -680,22 +687,24 @@ static void accuse(struct line *line)
     }
 }
 
-void line_lost(struct line *line, bool closed_by_broker, const char *why)
+bool line_lost(struct line *line, bool closed_by_broker, const char *why)
 {
+    bool is_explained = closed_by_broker && line->refused_ms != INT64_MIN && clock_mono_ms() - line->refused_ms <= REFUSAL_MS;
     (void)line_settle(line);
     if (line->keeps) {
-        if (closed_by_broker) {
+        if (closed_by_broker && !is_explained) {
             accuse(line);
         }
         window_lost(&line->window);
         journal_link(line->journal, false, why);
-        return;
+        return is_explained;
     }
     /* The journal refuses what waits and takes those events back: not one may be touched after that. */
     window_clear(&line->window);
     journal_link(line->journal, false, why);
     journal_rewind(line->journal);
     line->claimable = true;
+    return is_explained;
 }
 
 bool line_is_drained(struct line *line)

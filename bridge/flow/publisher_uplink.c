@@ -465,7 +465,9 @@ static void lost(struct uplink *uplink, const struct mqtt_event *event)
     uplink->lost = uplink->current;
     uplink->is_linked = false;
     blame_birth(uplink, closed_by_broker);
-    line_lost(uplink->line, closed_by_broker, event->text);
+    if (line_lost(uplink->line, closed_by_broker, event->text)) {
+        backoff_reset(&uplink->backoff);
+    }
     wait_for_attempt(uplink, uplink->broker_count);
 }
 
@@ -601,7 +603,7 @@ static void end(struct uplink *uplink)
     if (uplink->is_linked) {
         uplink->is_linked = false;
         log_info("left the broker", LOG_STR("url", uplink->brokers[uplink->current].url));
-        line_lost(uplink->line, false, "the bridge is stopping");
+        (void)line_lost(uplink->line, false, "the bridge is stopping");
     }
     mqtt_client_close(&uplink->client);
     snprintf(uplink->trouble, sizeof uplink->trouble, "stopped");

@@ -1154,6 +1154,26 @@ static void P4_an_event_over_which_the_broker_closes_three_times_running_is_buri
     stop();
 }
 
+static int refuse_every_third_and_close(const struct sent *message)
+{
+    return message->topic[0] == 't' && atoi(message->topic + 2) % 3 == 0 ? REFUSE_AND_CLOSE : 0;
+}
+
+static void a_broker_that_closes_after_each_refusal_holds_up_the_line_for_less_than_a_second_each(void **state)
+{
+    (void)state;
+    start((struct setup){.inflight = 8, .status_topic = "status"});
+    fake_broker.answer = refuse_every_third_and_close;
+    add(1, 60);
+    run(20 * 400);
+    assert_int_equal(fake_journal_settled(bench.journal), 60);
+    assert_int_equal(counted(METRIC_EVENTS_DEAD), 20);
+    assert_int_equal(fake_log_count("refused by the broker: not authorized (0x87)"), 20);
+    assert_int_equal(fake_connections(), 21);
+    assert_int_equal(fake_log_count("given up"), 0);
+    stop();
+}
+
 /* PUBACKs that the closing overtook: only the poison itself is clear, and it is not the oldest. */
 static int hold_until_poison(const struct sent *message)
 {
@@ -1878,6 +1898,7 @@ int main(void)
         cmocka_unit_test(a_message_may_run_out_while_it_is_in_flight),
         cmocka_unit_test(P4_strikes_count_for_one_event_only_and_the_verdict_waits_for_the_next_attempt),
         cmocka_unit_test(P4_an_event_over_which_the_broker_closes_three_times_running_is_buried),
+        cmocka_unit_test(a_broker_that_closes_after_each_refusal_holds_up_the_line_for_less_than_a_second_each),
         cmocka_unit_test(P4_the_blame_is_not_shared_with_those_in_flight_before_it),
         cmocka_unit_test(P4_the_accused_and_its_neighbours_are_alone_in_flight),
         cmocka_unit_test(P4_two_poisonous_events_both_die_and_the_rest_lives),
