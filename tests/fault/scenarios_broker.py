@@ -7,7 +7,7 @@ import subprocess
 import harness
 from proxy import DOWN, UP
 from registry import scenario
-from world import Violation
+from world import Violation, make_payload
 
 
 def set_up(world, *lines, config=None, **sender):
@@ -47,6 +47,7 @@ def broker_frozen(world):
     """SIGSTOP, until the bridge has noticed or not."""
     broker, _, _ = set_up(world)
     for _ in range(world.times(1, 2)):
+        world.online()
         world.accept(1, 150)
         before = world.bridge.log().count("lost the connection")
         broker.signal(signal.SIGSTOP)
@@ -64,6 +65,7 @@ def cut_off_without_a_fin(world):
     """All packets of the connection are lost, in both directions."""
     _, proxy, _ = set_up(world)
     for _ in range(world.times(1, 2)):
+        world.online()
         world.accept(1, 150)
         before = world.bridge.log().count("lost the connection")
         proxy.swallow(UP, DOWN)
@@ -78,6 +80,7 @@ def half_open(world):
     """Packets are swallowed in one direction, also of new connections for a while."""
     _, proxy, _ = set_up(world)
     for _ in range(world.times(1, 2)):
+        world.online()
         world.accept(1, 150)
         before = world.bridge.log().count("lost the connection")
         direction = world.rng.choice([UP, DOWN])
@@ -146,9 +149,7 @@ def packet_too_large(world):
     else:
         world.start_sender(connections=1, may_die=lambda name, payload: len(payload) > 4000)
         world.accept(5, 50)
-        world.sender.sizes = [6000]
-        world.accept(1)
-        world.sender.sizes = [None]
+        world.sender.push("large", make_payload(world.rng, 6000))
         world.accept(5, 50)
         world.finish()
     over = sum(entry.reason is not None for entry in world.ledger.entries.values())
@@ -184,7 +185,11 @@ def acl(world):
     world.start_bridge(broker.port, config={"mqtt": {"username": "meowbridge", "password_file": world.path("password")}})
     world.bridge.connected()
     world.start_sender(names=["a.b", "forbidden.c", "d", "e"], may_die=lambda name, payload: name == "forbidden.c")
-    world.accept(50, 200)
+    world.accept(50, 100)
+    world.sender.stop()
+    world.settle()
+    for _ in range(world.bridge.log().count("lost the connection")):  # Mosquitto closes the connection after each refusal
+        world.link_broke()
     world.finish()
     for entry in world.ledger.entries.values():
         if entry.topic.startswith("meowflow/forbidden") and entry.accepted_at and "0x87" not in (entry.reason or ""):

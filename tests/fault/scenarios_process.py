@@ -112,7 +112,8 @@ def out_of_descriptors(world):
     for _ in range(world.times(1, 2)):
         world.accept(1, 100)
         open_now = len(os.listdir(f"/proc/{pid}/fd"))
-        before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now + world.rng.randint(0, 6), 65536))
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now + world.rng.randint(0, 6), before[1]))
         hogs = []
         for _ in range(12):
             hog = socket.socket()
@@ -129,7 +130,7 @@ def out_of_descriptors(world):
         world.hold(0.2, 1.0)
         for hog in hogs:
             hog.close()
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (before[0], 65536))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         world.accept(20)
     world.finish()
 

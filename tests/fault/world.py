@@ -54,6 +54,7 @@ class Sender:
     def __init__(self, world, port, connections=4, rate=400, names=None, sizes=None, allowed=None, may_die=None, pauses=(0.01, 0.2)):
         self.world, self.port, self.rate, self.sizes, self.pauses = world, port, rate, sizes or [None], pauses
         self.names = names or ["workflowTask.completed", "workflowTask.failed", "a.b.c", "single"]
+        self._deck, self._deck_lock = [], threading.Lock()
         self.allowed, self.may_die = self.ALLOWED | (allowed or set()), may_die or (lambda name, payload: False)
         self.statuses, self.clock_offset_s = collections.Counter(), lambda: 0.0
         self._stopping = threading.Event()
@@ -67,6 +68,17 @@ class Sender:
             thread.join(harness.DEADLINE)
             assert not thread.is_alive(), "a request hangs"
 
+    def _name(self, rng):
+        """Each of the names once before any comes again."""
+        with self._deck_lock:
+            if not self._deck:
+                self._deck = rng.sample(self.names, len(self.names))
+            return self._deck.pop()
+
+    def change_names(self, *names):
+        with self._deck_lock:
+            self.names, self._deck = names, []
+
     def _run(self, number, connections):
         rng = random.Random(f"{self.world.seed} {number}")
         connection, ledger, previous = None, self.world.ledger, None
@@ -75,7 +87,7 @@ class Sender:
             if previous and rng.random() < 0.03:  # MeowFlow did not hear our answer
                 id, body_of, host = previous
             else:
-                id, name = self.world.next_id(), rng.choice(self.names)
+                id, name = self.world.next_id(), self._name(rng)
                 payload = make_payload(rng, rng.choice(self.sizes))
                 ledger.sent(id, "meowflow/" + name.replace(".", "/"), payload, self.may_die(name, payload))
                 body_of = (lambda id=id, name=name, payload=payload: harness.event(
@@ -90,6 +102,14 @@ class Sender:
             self._stopping.wait(max(0.0, due - time.monotonic()))
         if connection:
             connection.close()
+
+    def push(self, name, payload):
+        """One event more, until it is answered 200. From any thread."""
+        id, connection, accepted = self.world.next_id(), None, False
+        self.world.ledger.sent(id, "meowflow/" + name.replace(".", "/"), payload, self.may_die(name, payload))
+        while not accepted:
+            connection, accepted = self._push(connection, id, harness.event(payload=payload, id=id, event=name))
+        connection.close()
 
     def _push(self, connection, id, body):
         host = f"127.0.0.1:{self.port}"
@@ -247,12 +267,13 @@ class World:
         self._closers.insert(0, watcher.close)
         return watcher
 
-    def start_bridge(self, *ports, config=None, start=True, **arguments):
+    def start_bridge(self, *ports, config=None, start=True, more_env=None):
         """ports: of the brokers, in the order of mqtt.url. It listens on the same port over all its lives."""
         self.port = harness.free_port()
         self.bridge = harness.Bridge(self.path("bridge"), config={
             "http": {"listen": f"127.0.0.1:{self.port}"}, "log": {"level": "info"},
-            "mqtt": {"url": [f"mqtt://127.0.0.1:{port}" for port in ports], "keepalive": "5s"}}, start=False, **arguments)
+            "mqtt": {"url": [f"mqtt://127.0.0.1:{port}" for port in ports], "keepalive": "5s"}}, start=False)
+        self.bridge.env.update(more_env or {})
         self.bridge.configure(config or {})
         if start:
             self.bridge.start()
@@ -272,6 +293,14 @@ class World:
                            f"{count} events to be answered 200 (statuses: {dict(self.sender.statuses)})", deadline or STALL_S)
         self.check_alive()
         time.sleep(self.rng.uniform(0, 0.02))
+
+    def online(self):
+        """Until the bridge is connected to a broker, as far as it knows."""
+        def is_online():
+            log = self.bridge.log()
+            return log.count("connected to the broker") > log.count("lost the connection")
+
+        harness.wait_until(is_online, "the bridge to be connected", STALL_S)
 
     def refused(self, deadline=None):
         """Until a request is answered 503."""
