@@ -39,11 +39,8 @@ static bool is_half_sent(const struct http_connection *c)
 static void refuse_late(struct http_connection *c)
 {
     http_reply_drop(&c->request.reply);
-    c->request.reply = http_reply_error(c->loop->server, 408, "request was not whole in time");
-    http_reply_send_last(c);
-    shutdown(c->fd, SHUT_WR);
-    http_request_finish(c);
-    http_phase_enter(c, PHASE_LINGERING);
+    c->request.reply = http_reply_error(&c->request, 408, "request was not whole in time");
+    http_request_cut(c);
 }
 
 static void check_idle(struct http_connection *c, int64_t timeout_ms)

@@ -5,6 +5,7 @@
 #include <microhttpd.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum {
     SMALL_BODY = 64 << 10, /* read and thrown away, so that the connection lives */
@@ -45,10 +46,18 @@ void http_request_finish(struct http_connection *c)
     r->user = NULL;
 }
 
+void http_request_cut(struct http_connection *c)
+{
+    http_reply_send_last(c);
+    shutdown(c->fd, SHUT_WR);
+    http_request_finish(c);
+    http_phase_enter(c, PHASE_LINGERING);
+}
+
 static void set_error(struct http_request *r, unsigned status, const char *message)
 {
     http_reply_drop(&r->reply);
-    r->reply = http_reply_error(r->connection->loop->server, status, message);
+    r->reply = http_reply_error(r, status, message);
     r->is_answered = true;
 }
 
@@ -61,9 +70,9 @@ static enum MHD_Result queue_reply(struct http_connection *c)
         http_reply_drop(reply);
         return MHD_NO; /* no memory for an answer: closes the connection */
     }
-    enum MHD_Result result = MHD_queue_response(c->mhd, reply->status, reply->response);
+    bool is_queued = http_reply_queue(c, reply);
     http_reply_drop(reply);
-    return result;
+    return is_queued ? MHD_YES : MHD_NO;
 }
 
 static enum MHD_Result queue_early(struct http_connection *c)

@@ -379,7 +379,10 @@ static enum err open_parts(struct http_server *server, struct error *why)
 {
     const struct http_server_options *o = &server->options;
     bool has_tls = o->tls_certificate_file && o->tls_certificate_file[0];
-    enum err err = has_tls ? http_tls_open(&server->tls, o->tls_certificate_file, o->tls_key_file, why) : ERR_NONE;
+    enum err err = http_refusal_init(why);
+    if (!err && has_tls) {
+        err = http_tls_open(&server->tls, o->tls_certificate_file, o->tls_key_file, why);
+    }
     err = err ? err : http_listener_open(&server->listener, o, why);
     server->port = server->listener.port;
     for (unsigned i = 0; i < o->threads && !err; i++) {

@@ -14,7 +14,10 @@
  *   408  a request that is not whole within timeout_ms of its first byte, however it drips
  *   413  a body over max_body, where handler.headers did not answer otherwise: before reading where Content-Length tells; a
  *        chunked one is swallowed up to 1 MiB above, then the connection is closed
- *   431, 414 and other protocol errors: libmicrohttpd's own answers
+ *   414, 431  a head that does not fit into 16 KiB, for its first line or for its headers
+ *   505  HTTP of another major version than 1
+ *   400  any other protocol error: a request line, a header, a Content-Length, a chunk that is none. Closes the connection, as
+ *        the former two do. (Without an answer where the first line has not even a blank.)
  * A connection that sends nothing is closed after timeout_ms (with a 408 under TLS and on a Unix socket, where silence after the
  * handshake looks as dripping does), one that idles after a request after max(timeout_ms, 75 s).
  * An answer of handler.headers comes after a declared body of up to 64 KiB, which is thrown away, and the connection lives;
@@ -47,6 +50,9 @@ struct http_handler {
     void (*finished)(void *ctx, struct http_request *request);
     /* Appends the body of an answer that the server gives by itself, status 4xx with its sentence. Any thread. */
     void (*error_body)(void *ctx, unsigned status, const char *message, struct buf *out);
+    /* The server refuses a request by itself, for handler.headers has not seen it or has not answered. Its peer is known, its
+     * method and path only where its headers were whole (else empty). May be NULL. */
+    void (*refused)(void *ctx, const struct http_request *request, unsigned status, const char *message);
 };
 
 struct http_server_options {
