@@ -76,6 +76,7 @@ static void check_single(struct http_audit *audit, struct slice name)
 static void check_framing(struct http_audit *audit, struct slice name, struct slice value)
 {
     if (slice_equal_nocase(name, SLICE("Host"))) {
+        audit->host = value;
         if (++audit->hosts > 1) {
             fault(audit, name, "is given twice");
         }
@@ -113,6 +114,32 @@ void http_audit_header(struct http_audit *audit, struct slice name, struct slice
     }
 }
 
+struct slice http_target_authority(struct slice target)
+{
+    static const struct slice schemes[] = {{"http://", 7}, {"https://", 8}};
+    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
+        size_t start = schemes[i].size, end = start;
+        if (target.size < start || !slice_equal_nocase((struct slice){target.data, start}, schemes[i])) {
+            continue;
+        }
+        while (end < target.size && !strchr("/?#", target.data[end])) {
+            end++;
+        }
+        return (struct slice){target.data + start, end - start};
+    }
+    return (struct slice){0};
+}
+
+/* A request in absolute form may repeat its Host, not contradict it. */
+static bool names_another_host(const struct http_audit *audit, struct slice target)
+{
+    struct slice authority = http_target_authority(target), host = audit->host;
+    while (host.size > 0 && (host.data[host.size - 1] == ' ' || host.data[host.size - 1] == '\t')) {
+        host.size--;
+    }
+    return authority.data && audit->hosts > 0 && !slice_equal_nocase(authority, host);
+}
+
 const char *http_audit_end(struct http_audit *audit, struct slice method, struct slice target, struct slice version,
                            size_t head_size)
 {
@@ -129,6 +156,8 @@ const char *http_audit_end(struct http_audit *audit, struct slice method, struct
         fault(audit, SLICE("Host"), "is missing");
     } else if (has_control(target, true) || memchr(target.data ? target.data : "", ' ', target.size)) {
         return "the request target has a space or a control character";
+    } else if (names_another_host(audit, target)) {
+        return "the request target names another host than Host";
     } else if (request_line + audit->line_bytes + 2 != head_size) {
         return "the request's head has a NUL byte, a folded line, a line not ended by CR LF, or spare blanks in its first line";
     }

@@ -14,6 +14,7 @@ struct http_audit {
     uint32_t seen_singles;             /* bit i: single_headers[i] was seen */
     unsigned hosts, lengths, codings;
     bool coding_is_chunked, expects_continue;
+    struct slice host;
     uint64_t declared; /* Content-Length, if there is one */
     size_t line_bytes; /* of the header lines, each with its CR LF */
     char message[200]; /* the first fault; empty: none */
@@ -25,5 +26,8 @@ void http_audit_header(struct http_audit *audit, struct slice name, struct slice
 /* Ends it: the request line as parsed, and the size of the whole head on the wire. Returns the sentence for a 400, or NULL. */
 const char *http_audit_end(struct http_audit *audit, struct slice method, struct slice target, struct slice version,
                            size_t head_size);
+
+/* host:port of a target in absolute form (http://host:port/path), else data NULL. */
+struct slice http_target_authority(struct slice target);
 
 #endif

@@ -40,7 +40,8 @@ struct MHD_Response;
 enum {
     HTTP_MAX_LOOPS = 64,
     HTTP_POOL_BYTES = 16 << 10, /* of libmicrohttpd's, a connection: headers and read buffer */
-    HTTP_FIXED_FDS = 3
+    HTTP_FIXED_FDS = 3,
+    HTTP_CROWD = 256 /* connections whose memory is worth giving back */
 };
 
 enum http_phase {
@@ -102,6 +103,7 @@ struct http_loop {
     struct http_connection *connections;
     struct http_connection *entering; /* while MHD_add_connection runs */
     unsigned parked;
+    unsigned crowd; /* the most connections at a tick since memory was given back */
     int64_t now_ms, next_tick_ms, accept_again_ms, warn_again_ms, settle_ms;
     bool is_quiescing, is_settled, is_ending;
     struct http_linger linger;

@@ -203,7 +203,7 @@ static int poll_timeout(struct http_loop *loop, bool accepts)
     if (MHD_get_timeout(loop->daemon, &mhd_ms) == MHD_YES) {
         until_ms = earlier(until_ms, loop->now_ms + (int64_t)(mhd_ms < INT32_MAX ? mhd_ms : INT32_MAX));
     }
-    if (loop->connections || loop->linger.count > 0) {
+    if (loop->connections || loop->linger.count > 0 || loop->crowd >= HTTP_CROWD) {
         until_ms = earlier(until_ms, loop->next_tick_ms);
     }
     if (!loop->is_quiescing && !accepts) {
