@@ -684,6 +684,11 @@ static void what_two_parsers_could_read_differently_is_refused(void **state)
          "the request's head has a NUL byte, a folded line, a line not ended by CR LF, or spare blanks in its first line"},
         {"GET  /echo HTTP/1.1\r\nHost: x\r\n\r\n",
          "the request's head has a NUL byte, a folded line, a line not ended by CR LF, or spare blanks in its first line"},
+        {"GET  /echo HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", /* a byte too many and one too few */
+         "the request's head has a NUL byte, a folded line, a line not ended by CR LF, or spare blanks in its first line"},
+        {"GET  /echo HTTP/1.1\r\nHost: x\r\n\n",
+         "the request's head has a NUL byte, a folded line, a line not ended by CR LF, or spare blanks in its first line"},
+        {"GE\x0bT /echo HTTP/1.1\r\nHost: x\r\n\r\n", "the request method has a character that no method has"},
         {"GET /echo /x HTTP/1.1\r\nHost: x\r\n\r\n", "the request target has a space or a control character"},
         {"GET http://other/echo HTTP/1.1\r\nHost: x\r\n\r\n", "the request target names another host than Host"},
         {"GET http://x@y/echo HTTP/1.1\r\nHost: x\r\n\r\n", "the request target names another host than Host"},
