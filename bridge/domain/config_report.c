@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SHOWN = 60 }; /* bytes of a value or a key */
+enum { MAX_SHOWN = 60, MAX_SHOWN_PATH = 1000 }; /* bytes of a value or a key; of a file's name, which is told by its end */
 
 void loader_note(struct loader *l, struct problems *problems, size_t offset, const char *format, ...)
 {
@@ -34,11 +34,11 @@ size_t loader_offset(const struct loader *l, const struct origin *origin)
     return origin->from == FROM_FILE ? (size_t)(origin->written.data - l->blanked) : PLACE_NONE;
 }
 
-void config_append_cut(struct buf *out, struct slice text)
+static void append_cut(struct buf *out, struct slice text, size_t max)
 {
     size_t size = text.size;
-    if (size > MAX_SHOWN) {
-        size = MAX_SHOWN;
+    if (size > max) {
+        size = max;
         while (size > 0 && ((unsigned char)text.data[size] & 0xc0) == 0x80) {
             size--;
         }
@@ -47,11 +47,16 @@ void config_append_cut(struct buf *out, struct slice text)
     buf_append_text(out, size < text.size ? "…" : "");
 }
 
-static void append_quoted(struct buf *out, struct slice text)
+void config_append_cut(struct buf *out, struct slice text)
+{
+    append_cut(out, text, MAX_SHOWN);
+}
+
+static void append_quoted(struct buf *out, struct slice text, size_t max)
 {
     struct buf cut;
-    buf_init(&cut, MAX_SHOWN + 8);
-    config_append_cut(&cut, text);
+    buf_init(&cut, max + 8);
+    append_cut(&cut, text, max);
     buf_append_json_string(out, buf_slice(&cut));
     buf_free(&cut);
 }
@@ -67,15 +72,16 @@ static bool is_hidden(const struct option *option, struct slice written)
 static void append_written(struct buf *out, const struct option *option, const struct origin *origin)
 {
     struct slice written = origin->from == FROM_DEFAULT ? slice_of(option->fallback) : origin->written;
+    size_t max = option->type == OPTION_FILE || option->type == OPTION_SECRET_FILE ? MAX_SHOWN_PATH : MAX_SHOWN;
     char first = written.size > 0 ? written.data[0] : 0;
     if (origin->from == FROM_FILE && (first == '{' || first == '[')) {
         buf_append_text(out, first == '{' ? "an object" : "an array");
     } else if (is_hidden(option, written)) {
         buf_append_text(out, "***");
     } else if (origin->from == FROM_FILE) {
-        config_append_cut(out, written);
+        append_cut(out, written, max);
     } else {
-        append_quoted(out, written);
+        append_quoted(out, written, max);
     }
 }
 
