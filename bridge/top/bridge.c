@@ -10,6 +10,7 @@
 #include "meowbridge/log.h"
 #include "meowbridge/metrics.h"
 #include "meowbridge/publisher.h"
+#include "meowbridge/sandbox.h"
 #include "meowbridge/topic.h"
 #include "meowbridge/version.h"
 
@@ -72,6 +73,25 @@ static void forbid_core_dumps(void)
     if (setrlimit(RLIMIT_CORE, &none) || prctl(PR_SET_DUMPABLE, 0)) {
         log_warn("core dumps cannot be turned off: a crash could write secrets to disk", LOG_STR("reason", strerror(errno)));
     }
+}
+
+static bool is_low(const struct listen_address *listen)
+{
+    return listen->port > 0 && listen->port < 1024;
+}
+
+/* Before any thread exists: they inherit it. That root is nobody special here holds from the first file that is read, so that a
+ * reload finds what the start found. */
+static enum err enter_sandbox(const struct config *config, struct error *why)
+{
+    enum err failed = sandbox_drop_privileges(is_low(&config->http.listen) || is_low(&config->admin.listen), why);
+    if (!failed && sandbox_forbid_calls(sandbox_is_sanitized, why)) {
+        log_warn("running without a filter of system calls", LOG_STR("reason", why->text));
+    }
+    if (geteuid() == 0) {
+        log_warn("running as root, which is not needed: give the bridge a user of its own");
+    }
+    return failed;
 }
 
 static void block_signals(sigset_t *waited)
@@ -488,13 +508,19 @@ int bridge_run(const char *config_path)
     sigset_t waited;
     block_signals(&waited);
     forbid_core_dumps();
-    enum err failed = load_first(&bridge);
+    enum err failed = sandbox_drop_privileges(true, &why);
+    if (failed) {
+        fprintf(stderr, "meowbridge: %s\n", why.text);
+        return EXIT_FAILED;
+    }
+    failed = load_first(&bridge);
     if (failed) {
         return failed == ERR_CONFIG ? EXIT_USAGE : EXIT_FAILED;
     }
     log_info("meowbridge starting", LOG_STR("version", MEOWBRIDGE_VERSION),
              LOG_STR("config", config_path ? config_path : "none"));
     failed = hide_environment(&why);
+    failed = failed ? failed : enter_sandbox(bridge.config, &why);
     failed = failed ? failed : start(&bridge, &why);
     if (failed) {
         log_error("meowbridge cannot start", LOG_STR("reason", why.text));
