@@ -14,13 +14,11 @@
 #include "meowbridge/topic.h"
 #include "meowbridge/version.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -65,14 +63,6 @@ static enum err hide_environment(struct error *why)
     }
     environ = moved;
     return ERR_NONE;
-}
-
-static void forbid_core_dumps(void)
-{
-    const struct rlimit none = {0, 0};
-    if (setrlimit(RLIMIT_CORE, &none) || prctl(PR_SET_DUMPABLE, 0)) {
-        log_warn("core dumps cannot be turned off: a crash could write secrets to disk", LOG_STR("reason", strerror(errno)));
-    }
 }
 
 static bool is_low(const struct listen_address *listen)
@@ -507,7 +497,6 @@ int bridge_run(const char *config_path)
     struct error why = {0};
     sigset_t waited;
     block_signals(&waited);
-    forbid_core_dumps();
     enum err failed = sandbox_drop_privileges(true, &why);
     if (failed) {
         fprintf(stderr, "meowbridge: %s\n", why.text);
@@ -533,6 +522,5 @@ int bridge_run(const char *config_path)
     if (!failed) {
         log_totals();
     }
-    prctl(PR_SET_DUMPABLE, 1); /* the secrets are wiped */
     return !failed ? EXIT_DONE : failed == ERR_CONFIG ? EXIT_USAGE : EXIT_FAILED;
 }

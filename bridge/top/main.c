@@ -1,9 +1,12 @@
 #include "meowbridge/command.h"
 #include "meowbridge/version.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static const struct {
@@ -101,12 +104,24 @@ static bool hold_standard_streams(void)
     return true;
 }
 
+/* Secrets are read by most commands. A core file would hold them; nor may another process of the same user look into this one. */
+static bool set_core_dumps(bool allowed)
+{
+    const struct rlimit none = {0, 0};
+    return (allowed || setrlimit(RLIMIT_CORE, &none) == 0) && prctl(PR_SET_DUMPABLE, allowed) == 0;
+}
+
 int main(int argc, char **argv)
 {
     if (!hold_standard_streams()) {
         return EXIT_FAILED;
     }
+    if (!set_core_dumps(false)) {
+        command_complain("core dumps cannot be turned off, and one would hold secrets: %s", strerror(errno));
+        return EXIT_FAILED;
+    }
     int status = run(argc, argv);
+    (void)set_core_dumps(true); /* the secrets are wiped, and a leak detector that runs now must look into the process */
     if (fflush(stdout) != 0 || ferror(stdout)) {
         command_complain("the output could not be written whole");
         status = status == EXIT_DONE ? EXIT_FAILED : status;

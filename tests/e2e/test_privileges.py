@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import harness
-from harness import event
+from harness import event, wait_until
 
 
 def status_of(task):
@@ -190,11 +190,33 @@ def test_why_a_request_is_refused_stands_in_the_log_and_not_in_the_answer(bridge
             assert re.search(r'reason="signature verification failed" detail=.* peer=127\.0\.0\.1 path=/webhook', line)
 
 
-def test_what_it_leaves_in_memory_is_no_bodys_to_read(bridges, broker):
+def is_closed(pid):
+    """No core file, and none of its memory for other processes of its user: the kernel gives such a process's files to root."""
+    with open(f"/proc/{pid}/limits") as f:
+        return os.stat(f"/proc/{pid}/environ").st_uid == 0 and [line.split()[4:6] for line in f if line.startswith("Max core")] == [["0", "0"]]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("command", ["serve", "sign", "send"])
+def test_what_a_command_has_in_memory_is_nobodys_to_read(tmp_path, command):
+    os.chown(tmp_path, 65532, 65532)
+    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        os.chmod(parent, os.stat(parent).st_mode | 0o011)
+    arguments = {"serve": [], "sign": ["--url", "http://x/webhook"],
+                 "send": ["--url", "http://127.0.0.1:1/webhook", "--count", "1000", "--rate", "1"]}[command]
+    env = {"PATH": os.environ["PATH"], "MEOWBRIDGE_SECRET": SECRETS["secret"], "MEOWBRIDGE_HTTP_LISTEN": "127.0.0.1:0",
+           "MEOWBRIDGE_ADMIN_LISTEN": "127.0.0.1:0"}
+    process = subprocess.Popen([harness.BINARY, command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               cwd=tmp_path, env=env, user=65532, group=65532, extra_groups=[])
+    try:
+        wait_until(lambda: is_closed(process.pid), "the process to close itself")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_secret_is_not_in_the_environment_and_the_journal_is_its_owners_alone(bridges, broker):
     bridge = bridges(broker)
-    with open(f"/proc/{bridge.process.pid}/limits") as f:
-        assert [line.split()[4:6] for line in f if line.startswith("Max core")] == [["0", "0"]]
-    assert os.stat(f"/proc/{bridge.process.pid}/environ").st_uid == 0  # not dumpable: the kernel gives such files to root
     with open(f"/proc/{bridge.process.pid}/environ", "rb") as f:
         assert harness.SECRET.encode() not in f.read()
     for name in os.listdir(bridge.folder):
