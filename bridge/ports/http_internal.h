@@ -26,6 +26,7 @@
 
 #include "http_linger.h"
 #include "http_listen.h"
+#include "http_parser.h"
 #include "http_tls.h"
 #include "meowbridge/http_server.h"
 
@@ -64,13 +65,15 @@ struct http_reply {
 struct http_request {
     enum http_phase phase;
     bool is_known, is_answered, is_chunked;
-    bool is_resumed; /* the resumer's, until the loop has the request back */
+    bool is_coding_hidden; /* libmicrohttpd does not know that it is chunked */
+    bool is_resumed;       /* the resumer's, until the loop has the request back */
     struct http_request *next_resumed;
     struct http_connection *connection;
     struct slice method, path;
     struct buf target, body;
-    size_t head_size;  /* request line and headers, as they came */
-    uint64_t declared; /* Content-Length */
+    struct http_parser chunks; /* is_chunked: decodes the body */
+    size_t head_size;          /* request line and headers, as they came */
+    uint64_t declared;         /* Content-Length */
     size_t discarded;
     struct http_reply reply;
     void *user;

@@ -30,9 +30,36 @@ void http_parser_start(struct http_parser *parser, bool head_only)
     *parser = (struct http_parser){.head_only = head_only, .line = parser->line, .body = parser->body};
 }
 
+void http_parser_start_body(struct http_parser *parser)
+{
+    http_parser_start(parser, false);
+    parser->state = HTTP_PARSER_CHUNK_LINE;
+    parser->is_body = parser->keep_alive = true;
+}
+
 static bool is_token_char(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("!#$%&'*+-.^_`|~", c));
+}
+
+static bool is_token(struct slice s)
+{
+    bool is_one = s.size > 0;
+    for (size_t i = 0; i < s.size; i++) {
+        is_one = is_one && is_token_char(s.data[i]);
+    }
+    return is_one;
+}
+
+static bool has_control(struct slice s)
+{
+    for (size_t i = 0; i < s.size; i++) {
+        unsigned char c = (unsigned char)s.data[i];
+        if ((c < 0x20 && c != '\t') || c == 0x7f) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static struct slice trim(struct slice s)
@@ -97,11 +124,7 @@ static enum err take_field(struct http_parser *parser, struct head *head, struct
 {
     struct slice value = line;
     struct slice name = split(&value, ':');
-    bool is_token = name.size > 0 && name.size < line.size;
-    for (size_t i = 0; i < name.size; i++) {
-        is_token = is_token && is_token_char(name.data[i]);
-    }
-    if (!is_token) {
+    if (name.size == line.size || !is_token(name)) {
         return error_set(why, ERR_INVALID, "the answer has a malformed header line");
     }
     value = trim(value);
@@ -141,13 +164,7 @@ static bool next_line(struct slice *rest, struct slice *line)
         return false;
     }
     line->size--;
-    for (size_t i = 0; i < line->size; i++) {
-        unsigned char c = (unsigned char)line->data[i];
-        if ((c < 0x20 && c != '\t') || c == 0x7f) {
-            return false;
-        }
-    }
-    return true;
+    return !has_control(*line);
 }
 
 /* How the body is delimited: RFC 9112, section 6.3. */
@@ -277,9 +294,10 @@ static int hex_value(char c)
 }
 
 /* chunk-size [ chunk-ext ] */
-static bool parse_chunk_size(struct slice line, uint64_t *size)
+static bool parse_chunk_size(struct slice line, bool strict, uint64_t *size)
 {
-    struct slice digits = trim(split(&line, ';'));
+    struct slice digits = split(&line, ';');
+    digits = strict ? digits : trim(digits);
     if (digits.size == 0 || digits.size > 16) {
         return false;
     }
@@ -296,7 +314,7 @@ static bool parse_chunk_size(struct slice line, uint64_t *size)
 
 static enum err end_chunk_line(struct http_parser *parser, struct slice line, struct error *why)
 {
-    if (!parse_chunk_size(line, &parser->left)) {
+    if (!parse_chunk_size(line, parser->is_body, &parser->left)) {
         return error_set(why, ERR_INVALID, "a chunk of the answer has a malformed size");
     }
     parser->state = parser->left > 0 ? HTTP_PARSER_CHUNK_DATA : HTTP_PARSER_TRAILER;
@@ -305,7 +323,14 @@ static enum err end_chunk_line(struct http_parser *parser, struct slice line, st
 
 static enum err end_trailer_line(struct http_parser *parser, struct slice line, struct error *why)
 {
+    struct slice rest = line, name = split(&rest, ':');
+    if (parser->is_body && line.size > 0 && (name.size == line.size || !is_token(name))) {
+        return error_set(why, ERR_INVALID, "a trailer is no header line");
+    }
     parser->trailer_size += line.size;
+    if (parser->is_body && parser->trailer_size > HTTP_PARSER_MAX_BODY_TRAILER) {
+        return error_set(why, ERR_FULL, "the trailers are over 16 KiB");
+    }
     if (parser->trailer_size > HTTP_PARSER_MAX_HEAD) {
         return error_set(why, ERR_INVALID, "the answer's trailers are over 64 KiB");
     }
@@ -324,7 +349,9 @@ static enum err step_line(struct http_parser *parser, struct slice bytes, size_t
         return err;
     }
     struct slice line = {parser->line.data, parser->line.size - 2};
-    if (parser->state == HTTP_PARSER_CHUNK_LINE) {
+    if (parser->is_body && has_control(line)) {
+        err = error_set(why, ERR_INVALID, "a line of the chunked coding has a control character");
+    } else if (parser->state == HTTP_PARSER_CHUNK_LINE) {
         err = end_chunk_line(parser, line, why);
     } else if (parser->state == HTTP_PARSER_TRAILER) {
         err = end_trailer_line(parser, line, why);

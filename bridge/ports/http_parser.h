@@ -19,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { HTTP_PARSER_MAX_HEAD = 64 * 1024 };
+enum { HTTP_PARSER_MAX_HEAD = 64 * 1024, HTTP_PARSER_MAX_BODY_TRAILER = 16 * 1024 };
 
 enum http_parser_state {
     HTTP_PARSER_HEAD,
@@ -35,6 +35,7 @@ enum http_parser_state {
 struct http_parser {
     enum http_parser_state state;
     bool head_only; /* the request was HEAD: no body, whatever Content-Length says */
+    bool is_body;   /* what is fed is the chunked body of a request, and nothing is forgiven */
     bool started;   /* a byte of the answer has come */
     /* Of the answer; they count once state is DONE. */
     unsigned status;
@@ -52,6 +53,9 @@ void http_parser_init(struct http_parser *parser, size_t max_body);
 void http_parser_free(struct http_parser *parser);
 /* Ready for the next answer; keeps its memory. */
 void http_parser_start(struct http_parser *parser, bool head_only);
+/* Ready for a request's chunked body alone, held to the grammar: no blanks, no control characters, trailers that are header lines.
+ * keep_alive is false at the end of one that was cut. Then http_parser_feed also gives ERR_FULL: over 16 KiB of trailers. */
+void http_parser_start_body(struct http_parser *parser);
 /* Takes what came. *used says how many bytes belong to this answer: all of them unless state is DONE. ERR_INVALID with what is
  * wrong (the parser must be started anew), ERR_MEMORY. */
 MUST_CHECK enum err http_parser_feed(struct http_parser *parser, struct slice bytes, size_t *used, struct error *why);

@@ -8,7 +8,11 @@
  * still gets what it asked for: it cannot do without (some of its errors free the connection's memory and then read in it,
  * others send the head twice), and what it sends finds the socket closed, upon which it closes the connection.
  *
- * Where the library does not call by that way (linked with -Bsymbolic, say) its HTML goes out: nothing else changes. */
+ * In the chunked coding libmicrohttpd forgives bare LF and more, and shows nobody what it forgave. So it does not learn of that
+ * coding: where it looks up Transfer-Encoding, by the same way, it is told of another, takes the body for one that ends with the
+ * connection, and hands on the bytes as they came (http_request.c, take_chunks).
+ *
+ * Where the library does not call by that way (linked with -Bsymbolic, say) its HTML goes out, and a chunked body gets 411. */
 #include "http_internal.h"
 
 #include <dlfcn.h>
@@ -17,17 +21,21 @@
 #include <stdio.h>
 
 static enum MHD_Result (*library_queue)(struct MHD_Connection *mhd, unsigned status, struct MHD_Response *response);
+static enum MHD_Result (*library_lookup)(struct MHD_Connection *mhd, enum MHD_ValueKind kind, const char *key, size_t key_size,
+                                         const char **value, size_t *value_size);
 
 static void find_library_queue(void)
 {
     *(void **)&library_queue = dlsym(RTLD_NEXT, "MHD_queue_response");
+    *(void **)&library_lookup = dlsym(RTLD_NEXT, "MHD_lookup_connection_value_n");
 }
 
 enum err http_refusal_init(struct error *why)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, find_library_queue);
-    return library_queue ? ERR_NONE : error_set(why, ERR_LIBRARY, "libmicrohttpd has no MHD_queue_response: %s", dlerror());
+    return library_queue && library_lookup ? ERR_NONE
+                                           : error_set(why, ERR_LIBRARY, "libmicrohttpd is not the one that is known here");
 }
 
 bool http_reply_queue(struct http_connection *c, const struct http_reply *reply)
@@ -86,4 +94,19 @@ enum MHD_Result MHD_queue_response(struct MHD_Connection *mhd, unsigned status, 
         refuse(info->socket_context, status);
     }
     return library_queue(mhd, status, response);
+}
+
+/* The library's, called by itself and by http_request_header: see above. */
+enum MHD_Result MHD_lookup_connection_value_n(struct MHD_Connection *mhd, enum MHD_ValueKind kind, const char *key,
+                                              size_t key_size, const char **value, size_t *value_size)
+{
+    enum MHD_Result found = library_lookup(mhd, kind, key, key_size, value, value_size);
+    if (found == MHD_YES && value && kind == MHD_HEADER_KIND &&
+        slice_equal_nocase((struct slice){key, key_size}, SLICE("Transfer-Encoding"))) {
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+        struct http_connection *c = info->socket_context;
+        c->request.is_coding_hidden = true;
+        *value = "until the end";
+    }
+    return found;
 }

@@ -41,6 +41,7 @@ void http_request_finish(struct http_connection *c)
         over(server);
     }
     http_reply_drop(&r->reply);
+    http_parser_free(&r->chunks);
     buf_free(&r->body);
     r->method = r->path = (struct slice){0}; /* libmicrohttpd's memory */
     r->user = NULL;
@@ -64,9 +65,7 @@ static void set_error(struct http_request *r, unsigned status, const char *messa
 static enum MHD_Result queue_reply(struct http_connection *c)
 {
     struct http_reply *reply = &c->request.reply;
-    /* libmicrohttpd forgives much in the chunked coding that another parser may not, so what it takes for the end of such a
-     * body is no place where a next request could begin */
-    bool closes = atomic_load(&c->loop->server->is_quiescing) || c->request.is_chunked;
+    bool closes = atomic_load(&c->loop->server->is_quiescing);
     http_phase_enter(c, PHASE_ANSWERED);
     if (!reply->response || (closes && !http_reply_add_header(reply, "Connection", "close"))) {
         http_reply_drop(reply);
@@ -154,8 +153,8 @@ static enum MHD_Result take_headers(struct http_connection *c, const char *metho
         set_error(r, 503, "no memory");
         return queue_early(c);
     }
-    if (fault) {
-        set_error(r, 400, fault);
+    if (fault || r->is_chunked != r->is_coding_hidden) {
+        set_error(r, fault ? 400 : 411, fault ? fault : "chunked bodies are not taken here");
         return queue_early(c);
     }
     r->is_known = true;
@@ -171,21 +170,74 @@ static enum MHD_Result take_headers(struct http_connection *c, const char *metho
     if (r->is_answered) {
         return answer_before_body(c, audit.expects_continue);
     }
+    if (r->is_chunked) {
+        http_parser_init(&r->chunks, server->options.max_body);
+        http_parser_start_body(&r->chunks);
+    }
     http_phase_enter(c, PHASE_BODY);
     return MHD_YES;
+}
+
+/* The end of a chunked body is not seen by libmicrohttpd, which could take no answer here. */
+static enum MHD_Result end_chunked(struct http_connection *c)
+{
+    c->is_early = true;
+    http_request_cut(c);
+    return MHD_NO;
+}
+
+static enum MHD_Result take_whole_chunked(struct http_connection *c)
+{
+    struct http_request *r = &c->request;
+    const struct http_handler *handler = &c->loop->server->options.handler;
+    buf_free(&r->body);
+    r->body = r->chunks.body;
+    r->chunks.body = (struct buf){0};
+    http_phase_enter(c, PHASE_WHOLE);
+    handler->whole(handler->ctx, r);
+    if (r->phase == PHASE_PARKED) {
+        return MHD_YES;
+    }
+    ASSERT(r->is_answered);
+    return end_chunked(c);
+}
+
+static enum MHD_Result take_chunks(struct http_connection *c, const char *data, size_t size)
+{
+    struct http_request *r = &c->request;
+    size_t used;
+    enum err err = http_parser_feed(&r->chunks, (struct slice){data, size}, &used, NULL);
+    if (!err && r->chunks.state != HTTP_PARSER_DONE) {
+        return MHD_YES;
+    }
+    if (c->loop->is_ending) {
+        return MHD_NO;
+    }
+    if (!err && r->chunks.keep_alive) {
+        return take_whole_chunked(c);
+    }
+    unsigned status = !err ? 413 : err == ERR_MEMORY ? 503 : err == ERR_FULL ? 431 : 400;
+    set_error(r, status,
+              status == 413   ? "body is too large"
+              : status == 503 ? "no memory"
+              : status == 431 ? "the request's headers are too large"
+                              : "the body's chunked coding is malformed");
+    return end_chunked(c);
 }
 
 static enum MHD_Result take_body(struct http_connection *c, const char *data, size_t size)
 {
     struct http_request *r = &c->request;
+    if (r->phase == PHASE_BODY && r->is_chunked) {
+        return take_chunks(c, data, size);
+    }
     if (r->phase == PHASE_BODY) {
         buf_append(&r->body, (struct slice){data, size});
         if (!r->body.failed) {
             return MHD_YES;
         }
-        bool is_large = size > r->body.limit - r->body.size;
-        buf_free(&r->body);
-        set_error(r, is_large ? 413 : 503, is_large ? "body is too large" : "no memory");
+        buf_free(&r->body); /* what was reserved for its declared size did not suffice: cannot be */
+        set_error(r, 503, "no memory");
         http_phase_enter(c, PHASE_DISCARD);
     }
     r->discarded += size;

@@ -186,6 +186,10 @@ static void take_resumed(struct http_loop *loop)
         loop->parked--;
         handler->resumed(handler->ctx, r);
         ASSERT(r->is_answered);
+        if (r->is_chunked) { /* libmicrohttpd waits for more of its body, and takes no answer */
+            r->connection->is_early = true;
+            http_request_cut(r->connection);
+        }
         MHD_resume_connection(r->connection->mhd);
         r = next;
     }

@@ -14,10 +14,11 @@
  *        header of a name in http_server_options.single_headers. Before handler.headers; closes the connection
  *   408  a request that is not whole within timeout_ms of its first byte, however it drips
  *   413  a body over max_body, where handler.headers did not answer otherwise: before reading where Content-Length tells; a
- *        chunked one is swallowed up to 1 MiB above, then the connection is closed
- *   414, 431  a head that does not fit into 16 KiB, for its first line or for its headers
+ *        chunked one where it becomes too large, and closes the connection
+ *   414, 431  a head that does not fit into 16 KiB, for its first line or for its headers; trailers over 16 KiB
  *   505  HTTP of another major version than 1
- *   400  any other protocol error: a request line, a header, a Content-Length, a chunk that is none. Closes the connection, as
+ *   400  any other protocol error: a request line, a header, a Content-Length that is none, a chunked body that is not to the
+ *        letter (RFC 9112 section 7.1: a line ended by LF, a blank, a size over 16 digits). Closes the connection, as
  *        the former two do. (Without an answer where the first line has not even a blank.)
  * A connection that sends nothing is closed after timeout_ms (with a 408 under TLS and on a Unix socket, where silence after the
  * handshake looks as dripping does), one that idles after a request after max(timeout_ms, 75 s).

@@ -519,11 +519,10 @@ static void a_connection_serves_many_requests(void **state)
     close_server();
 }
 
-/* The library forgives what another parser may not (the second and third), so nothing behind such a body is a request. */
 static void a_chunked_body_is_put_together_and_ends_its_connection(void **state)
 {
     (void)state;
-    static const char *const bodies[] = {"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "3\nabc\n2;x\nde\r\n0\n\n",
+    static const char *const bodies[] = {"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "0005\r\nabcde\r\n00\r\n\r\n",
                                          "03;a=\"b\"\r\nabc\r\n2\r\nde\r\n0\r\nA: b\r\n\r\n"};
     open_usual();
     for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
@@ -538,6 +537,42 @@ static void a_chunked_body_is_put_together_and_ends_its_connection(void **state)
         assert_end(fd);
         assert_int_equal(script.headers, i + 1);
     }
+    int fd = dial(); /* byte by byte, and answered from another thread */
+    const char *parked =
+        "POST /park HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nA: b\r\n\r\n";
+    for (size_t i = 0; i < strlen(parked); i++) {
+        put_bytes(fd, parked + i, 1);
+    }
+    wait_parked(1);
+    resume_all();
+    assert_answer(fd, 200, "resumed abc");
+    assert_end(fd);
+    close_server();
+}
+
+static void a_client_that_leaves_a_parked_chunked_request_gives_it_back_once(void **state)
+{
+    (void)state;
+    open_usual();
+    for (unsigned i = 0; i < 20; i++) {
+        int fd = dial();
+        put(fd, "POST /park HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        wait_parked(1);
+        if (i % 2) {
+            put_get(fd, "/echo"); /* unread when it is closed */
+        }
+        close(fd);
+        resume_all();
+        wait_for(&script.finished, i + 1);
+    }
+    int fd = dial();
+    put(fd, "POST /park HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n");
+    wait_parked(1);
+    http_server_quiesce(server);
+    resume_all();
+    assert_answer(fd, 200, "resumed a");
+    assert_true(http_server_drain(server, clock_mono_ms() + PATIENCE_MS));
+    assert_end(fd);
     close_server();
 }
 
@@ -806,7 +841,13 @@ static const struct {
     {CHUNKED "-1\r\n", "", 0, "", 400, in_chunks},
     {CHUNKED "\r\n", "", 0, "", 400, in_chunks},
     {CHUNKED "3\r\nabcdef\r\n0\r\n\r\n", "", 0, "", 400, in_chunks},
-    {CHUNKED "10000000000000000\r\n", "", 0, "", 413, "body is larger than 100000 bytes"},
+    {CHUNKED "10000000000000000\r\n", "", 0, "", 400, in_chunks},
+    {CHUNKED "3\nabc\r\n0\r\n\r\n", "", 0, "", 400, in_chunks},
+    {CHUNKED "3\r\nabc\n0\r\n\r\n", "", 0, "", 400, in_chunks},
+    {CHUNKED "3\r\nabc\r\n0\n\r\n", "", 0, "", 400, in_chunks},
+    {CHUNKED "3\r\nabc\r\n0\r\n\n", "", 0, "", 400, in_chunks},
+    {CHUNKED "3;a\rb\r\nabc\r\n0\r\n\r\n", "", 0, "", 400, in_chunks},
+    {CHUNKED "4\r\nabc\r\n0\r\n\r\n", "", 0, "", 400, in_chunks},
     {CHUNKED "0\r\nno colon\r\n\r\n", "", 0, "", 400, in_chunks},
     {CHUNKED "0\r\nA: b\r\nno colon\r\n\r\n", "", 0, "", 400, in_chunks},
     {CHUNKED "0\r\n", "A: b\r\n", 6000, "\r\n", 431, "the request's headers are too large"},
@@ -1711,6 +1752,12 @@ static void a_malformed_request_is_refused_under_tls(void **state)
     assert_int_equal(poll(&(struct pollfd){.fd = client.out, .events = POLLIN}, 1, PATIENCE_MS), 1);
     assert_int_equal(read(client.out, &more, 1), 0);
     tls_close(&client);
+    client = dial_tls();
+    tls_put(&client, "POST /park HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+    wait_parked(1);
+    resume_all();
+    tls_expect(&client, "resumed abc");
+    tls_close(&client);
     close_server();
 }
 
@@ -1746,6 +1793,7 @@ int main(void)
         cmocka_unit_test(answers_carry_their_headers),
         cmocka_unit_test(a_connection_serves_many_requests),
         cmocka_unit_test(a_chunked_body_is_put_together_and_ends_its_connection),
+        cmocka_unit_test(a_client_that_leaves_a_parked_chunked_request_gives_it_back_once),
         cmocka_unit_test(a_client_that_waits_for_100_continue_gets_it_or_the_answer),
         cmocka_unit_test(an_answer_before_a_small_body_keeps_the_connection),
         cmocka_unit_test(an_early_answer_reaches_a_client_that_goes_on_sending),
