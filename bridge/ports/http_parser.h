@@ -1,5 +1,5 @@
 /* http_parser: reads the answers of an HTTP/1.1 server (RFC 9112), without any I/O, however the bytes come in; internal to
- * http_client.
+ * http_client. Also the chunked bodies of requests, for http_server.
  *
  *   HEAD ─▶ (1xx: HEAD again) ─┬─▶ DONE                                              HEAD request, 204, 304, length 0
  *                              ├─▶ LENGTH ─▶ DONE                                    Content-Length

@@ -206,12 +206,69 @@ static void retry_after_is_taken_in_seconds_and_of_the_final_answer_only(void **
     http_parser_free(&parser);
 }
 
+static enum err parse_body(struct http_parser *parser, const char *text, size_t piece, size_t *used)
+{
+    enum err err = ERR_NONE;
+    http_parser_start_body(parser);
+    *used = 0;
+    for (size_t size = strlen(text), taken; !err && *used < size && parser->state != HTTP_PARSER_DONE; *used += taken) {
+        size_t part = size - *used < piece ? size - *used : piece;
+        err = http_parser_feed(parser, (struct slice){text + *used, part}, &taken, NULL);
+    }
+    return err;
+}
+
+static void the_chunked_body_of_a_request_is_held_to_the_letter(void **state)
+{
+    (void)state;
+    static const char *const sound[] = {"3\r\nabc\r\n0\r\n\r\nNEXT", "0003\r\nabc\r\n000\r\n\r\nNEXT",
+                                        "1\r\na\r\n2;x=\"y z\"\r\nbc\r\n0;y\r\nA: b\r\nC:\r\n\r\nNEXT"};
+    static const char *const unsound[] = {"3\nabc\r\n0\r\n\r\n",
+                                          "3\r\nabc\n0\r\n\r\n",
+                                          "3\r\nabc\r\n0\n\r\n",
+                                          "3\r\nabc\r\n0\r\n\n",
+                                          "3 \r\nabc\r\n0\r\n\r\n",
+                                          " 3\r\nabc\r\n0\r\n\r\n",
+                                          "3\t;x\r\nabc\r\n0\r\n\r\n",
+                                          "3;\x01\r\nabc\r\n0\r\n\r\n",
+                                          "3;a\rb\r\nabc\r\n0\r\n\r\n",
+                                          "0x3\r\nabc\r\n0\r\n\r\n",
+                                          "+3\r\nabc\r\n0\r\n\r\n",
+                                          "\r\n",
+                                          ";x\r\n",
+                                          "3\r\nabcd\r\n0\r\n\r\n",
+                                          "4\r\nabc\r\n0\r\n\r\n",
+                                          "10000000000000000\r\n",
+                                          "0\r\nno colon\r\n\r\n",
+                                          "0\r\nA : b\r\n\r\n",
+                                          "0\r\nA: b\r\n c\r\n\r\n",
+                                          "0\r\nA: b\x7f\r\n\r\n"};
+    struct http_parser parser;
+    size_t used;
+    http_parser_init(&parser, MAX_BODY);
+    for (size_t piece = 1; piece < 100; piece *= 3) {
+        for (size_t i = 0; i < sizeof sound / sizeof sound[0]; i++) {
+            assert_int_equal(parse_body(&parser, sound[i], piece, &used), ERR_NONE);
+            assert_int_equal(parser.state, HTTP_PARSER_DONE);
+            assert_true(parser.keep_alive && slice_equal(buf_slice(&parser.body), SLICE("abc")));
+            assert_int_equal(used, strlen(sound[i]) - 4);
+        }
+        for (size_t i = 0; i < sizeof unsound / sizeof unsound[0]; i++) {
+            assert_int_equal(parse_body(&parser, unsound[i], piece, &used), ERR_INVALID);
+        }
+        assert_int_equal(parse_body(&parser, "21\r\n012345678901234567890123456789012\r\n", piece, &used), ERR_NONE);
+        assert_true(parser.state == HTTP_PARSER_DONE && !parser.keep_alive); /* 33 bytes where 32 are taken */
+    }
+    http_parser_free(&parser);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_understood_however_the_bytes_come),
         cmocka_unit_test(what_is_not_sound_http_is_refused_with_its_reason),
         cmocka_unit_test(headers_and_trailers_end_at_64_kib),
+        cmocka_unit_test(the_chunked_body_of_a_request_is_held_to_the_letter),
         cmocka_unit_test(retry_after_is_taken_in_seconds_and_of_the_final_answer_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
