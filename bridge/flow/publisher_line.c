@@ -43,10 +43,11 @@ struct line {
     struct message_list list;
 
     struct rate rate;
-    int64_t refused_ms; /* when a message was refused for good; INT64_MIN: not on this connection */
-    bool is_paused;     /* nothing is sent: a passing refusal, or no memory */
-    int64_t resume_ms;  /* and not before this time */
-    uint64_t pauses;    /* counted, as names */
+    int64_t refused_ms;    /* when a message was refused for good; INT64_MIN: not on this connection */
+    bool is_paused;        /* nothing is sent: a passing refusal, or no memory */
+    int64_t resume_ms;     /* and not before this time */
+    uint64_t pauses;       /* counted: they are rounds of attempts, and this is the current one */
+    uint64_t confirmed_in; /* the last round in which a message was confirmed */
     struct backoff pause;
     struct complaint pause_trouble;
 
@@ -526,21 +527,35 @@ static bool is_oldest(struct line *line, uint64_t place)
     return true;
 }
 
-/* Only the oldest event is doubted, and once a pause: a broker that takes nothing now has the time of a whole series of attempts
- * for each event that it costs. */
+/* The pause that goes on, or the one that a refusal would begin now. */
+static uint64_t round_of(const struct line *line)
+{
+    return line->pauses + !line->is_paused;
+}
+
+/* An event is doubted once a round, and while the broker takes nothing else only if it is the oldest: so a broker in trouble has
+ * the time of a whole series of attempts for each event that it costs. */
 static bool is_to_be_given_up(struct line *line, struct slot *slot, const struct flight *flight)
 {
-    uint64_t pause = line->pauses + !line->is_paused;
-    if (!slot || slot->doubted == pause || !is_oldest(line, flight->place)) {
+    uint64_t now = round_of(line);
+    bool others_pass = line->confirmed_in + 1 >= now;
+    if (!slot || slot->doubted == now || !(others_pass || is_oldest(line, flight->place))) {
         return false;
     }
-    slot->doubted = pause;
-    return ++slot->doubts >= LINE_MAX_DOUBTS;
+    slot->doubted = now;
+    if (++slot->doubts < LINE_MAX_DOUBTS) {
+        return false;
+    }
+    if (others_pass) {
+        backoff_reset(&line->pause);
+    }
+    return true;
 }
 
 static void confirmed(struct line *line)
 {
     metrics_add(METRIC_MQTT_PUBLISHED, 1);
+    line->confirmed_in = round_of(line);
     if (!line->is_paused) { /* while it pauses, this one was sent before the refusal and proves nothing */
         backoff_reset(&line->pause);
         complaint_clear(&line->pause_trouble);

@@ -89,9 +89,7 @@ def a_reason_code_for_ever(world):
     code = world.rng.choice(sorted(DOUBTFUL))
     begin(world, judge, names=["code.0"], may_die=lambda name, payload: name != "code.0")
     world.accept(10, 50)
-    world.sender.change_names(f"code.{code}")
-    world.accept(1)
-    world.sender.change_names("code.0")
+    world.sender.push(f"code.{code}", b"{}")
     world.accept(50)
     world.finish(ordered=False)
     for entry in world.ledger.entries.values():

@@ -785,12 +785,36 @@ static void an_error_that_does_not_explain_itself_makes_an_event_dead_after_eigh
     }
 }
 
+static int refuse_every_third(const struct sent *message)
+{
+    return atoi(message->topic + 2) % 3 == 0 ? 0x83 : 0;
+}
+
+static void events_of_a_kind_that_is_refused_so_die_together_while_others_pass(void **state)
+{
+    (void)state;
+    start((struct setup){.inflight = 8});
+    fake_broker.answer = refuse_every_third;
+    for (int second = 0; second < 60; second++) {
+        add(3 * second + 1, 3 * second + 3);
+        run(1000);
+    }
+    assert_in_range(counted(METRIC_EVENTS_DEAD), 10, 59);
+    add(181, 183);
+    run(60000);
+    add(184, 184);
+    run(60000);
+    assert_int_equal(counted(METRIC_EVENTS_DEAD), 61);
+    assert_int_equal(fake_journal_settled(bench.journal), 184);
+    stop();
+}
+
 static int refuse_all_events(const struct sent *message)
 {
     return strcmp(message->topic, "status") == 0 ? 0 : 0x80;
 }
 
-static void a_broker_that_refuses_everything_so_costs_one_event_in_half_a_minute_and_not_the_window(void **state)
+static void a_broker_that_refuses_everything_so_costs_an_event_now_and_then_and_not_the_window(void **state)
 {
     (void)state;
     start((struct setup){.inflight = 64});
@@ -1877,7 +1901,8 @@ int main(void)
         cmocka_unit_test(retry_codes_stop_the_line_and_the_refused_go_again_in_order),
         cmocka_unit_test(retries_back_off_up_to_fifteen_seconds_and_begin_anew_after_a_success),
         cmocka_unit_test(an_error_that_does_not_explain_itself_makes_an_event_dead_after_eight_attempts),
-        cmocka_unit_test(a_broker_that_refuses_everything_so_costs_one_event_in_half_a_minute_and_not_the_window),
+        cmocka_unit_test(events_of_a_kind_that_is_refused_so_die_together_while_others_pass),
+        cmocka_unit_test(a_broker_that_refuses_everything_so_costs_an_event_now_and_then_and_not_the_window),
         cmocka_unit_test(an_error_that_passes_after_seven_attempts_costs_nothing_also_over_a_lost_connection),
         cmocka_unit_test(a_quota_is_waited_for_as_long_as_it_takes),
         cmocka_unit_test(an_unexplained_refusal_of_online_is_repeated_eight_times_and_then_given_up_with_one_warning),
