@@ -10,6 +10,7 @@
 
 enum file_kind { DATABASE, LOG, FILE_KINDS };
 enum operation { WRITE = 1, SYNC = 2, TRUNCATE = 4 };
+enum { ALL_BYTES = 1 << 30 };
 
 struct unsynced_write { /* what stood there before */
     struct unsynced_write *older;
@@ -33,6 +34,7 @@ static struct {
     int64_t fail_at;    /* the first one that fails, from 1; 0: none */
     int64_t fail_count; /* how many do */
     int error;
+    int missing; /* a failing write leaves out so many bytes at its end; ALL_BYTES: all of them */
     int64_t failed;
 } shim = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -44,6 +46,7 @@ static void plan(int operations, int64_t at, int64_t count, int error)
     shim.fail_at = at;
     shim.fail_count = count;
     shim.error = error;
+    shim.missing = ALL_BYTES;
     pthread_mutex_unlock(&shim.lock);
 }
 
@@ -96,8 +99,9 @@ static int write_file_of(enum file_kind kind, sqlite3_file *file, const void *da
     if (status == SQLITE_OK) {
         shim.is_dirty[kind] = true;
         status = shim.originals[kind]->xWrite(file, data, size, offset);
-    } else if (size > 100 && (status & 0xff) == SQLITE_IOERR) { /* half of it arrives */
-        shim.originals[kind]->xWrite(file, data, size / 2, offset);
+    } else if (size > shim.missing) { /* a short write */
+        shim.is_dirty[kind] = true;
+        shim.originals[kind]->xWrite(file, data, size - shim.missing, offset);
     }
     pthread_mutex_unlock(&shim.lock);
     return status;
@@ -195,10 +199,11 @@ static _Noreturn void cut_power(void)
 
 /* --- what a run may leave behind --- */
 
-enum { RUN_EVENTS = 240, RUN_BATCH = 12, RUN_BODY = 4000 };
+enum { RUN_EVENTS = 240, SMALL_RUN_EVENTS = 24, RUN_BATCH = 12, RUN_BODY = 4000 };
 
 struct run {
     struct fixture f;
+    uint64_t events;
     bool stored[RUN_EVENTS + 1]; /* by number, from 1 */
     uint64_t settled, buried;
 };
@@ -245,7 +250,7 @@ static bool run_through(struct run *run)
         return false;
     }
     assert_int_equal(journal_start(f->journal, &hooks, &why), ERR_NONE);
-    for (uint64_t number = 1; number <= RUN_EVENTS; number += RUN_BATCH) {
+    for (uint64_t number = 1; number <= run->events; number += RUN_BATCH) {
         struct put puts[RUN_BATCH];
         post(f, puts, number, RUN_BATCH, RUN_BODY);
         await(f, puts, RUN_BATCH);
@@ -265,9 +270,9 @@ static void check_what_is_left(struct run *run)
     start(f);
     assert_int_equal(ask(f, "SELECT count(*) = count(DISTINCT key) FROM events"), 1);
     struct put puts[RUN_EVENTS];
-    post(f, puts, 1, RUN_EVENTS, RUN_BODY);
-    await(f, puts, RUN_EVENTS);
-    for (uint64_t number = 1; number <= RUN_EVENTS; number++) {
+    post(f, puts, 1, run->events, RUN_BODY);
+    await(f, puts, run->events);
+    for (uint64_t number = 1; number <= run->events; number++) {
         enum journal_outcome outcome = puts[number - 1].append.outcome;
         if (run->stored[number]) {
             assert_int_equal(outcome, JOURNAL_DUPLICATE);
@@ -275,10 +280,10 @@ static void check_what_is_left(struct run *run)
             assert_int_not_equal(outcome, JOURNAL_REFUSED); /* a failed commit may have reached the disk after all */
         }
     }
-    assert_int_equal(ask(f, "SELECT count(*) FROM events"), RUN_EVENTS);
+    assert_int_equal(ask(f, "SELECT count(*) FROM events"), run->events);
     struct journal_state state = state_of(f);
     assert_true(state.cursor <= run->settled);
-    assert_true(state.last_seq == RUN_EVENTS);
+    assert_true(state.last_seq == run->events);
     if (run->buried > 0 && state.cursor >= run->buried) { /* J4 */
         char sql[100];
         snprintf(sql, sizeof sql, "SELECT count(*) FROM dead WHERE seq = %llu", (unsigned long long)run->buried);
@@ -291,21 +296,22 @@ static void check_what_is_left(struct run *run)
             assert_int_equal(list->seq, ++seq);
         }
     }
-    assert_int_equal(seq, RUN_EVENTS);
+    assert_int_equal(seq, run->events);
 }
 
-static void begin_run(struct run *run)
+static void begin_run(struct run *run, uint64_t events)
 {
-    *run = (struct run){0};
+    *run = (struct run){.events = events};
     make_fixture(&run->f);
-    run->f.options.max_bytes = 4 << 20; /* a checkpoint each 256 KiB, merging each 512 KiB */
+    /* A checkpoint each 256 KiB and merging each 512 KiB; an eighth of that in a small run. */
+    run->f.options.max_bytes = events < RUN_EVENTS ? 1 << 19 : 4 << 20;
 }
 
 /* How many such operations a run makes that does not fail. */
-static int64_t count_operations(int operations)
+static int64_t count_operations(int operations, uint64_t events)
 {
     struct run run;
-    begin_run(&run);
+    begin_run(&run, events);
     plan(operations, 0, 0, 0);
     assert_true(run_through(&run));
     int64_t count = shim.count;
@@ -314,14 +320,15 @@ static int64_t count_operations(int operations)
     return count;
 }
 
-static void fail_each(int operations, int64_t step, int64_t fail_count, int error)
+static void fail_each(int operations, uint64_t events, int64_t step, int64_t fail_count, int error, int missing)
 {
-    int64_t count = count_operations(operations);
+    int64_t count = count_operations(operations, events);
     assert_true(count > 0);
     for (int64_t at = 1; at <= count; at += step) {
         struct run run;
-        begin_run(&run);
+        begin_run(&run, events);
         plan(operations, at, fail_count, error);
+        shim.missing = missing;
         run_through(&run);
         plan(0, 0, 0, 0);
         check_what_is_left(&run);
@@ -332,37 +339,46 @@ static void fail_each(int operations, int64_t step, int64_t fail_count, int erro
 static void any_sync_may_fail_once(void **unused)
 {
     (void)unused;
-    fail_each(SYNC, 1, 1, SQLITE_IOERR_FSYNC);
+    fail_each(SYNC, RUN_EVENTS, 1, 1, SQLITE_IOERR_FSYNC, ALL_BYTES);
 }
 
 static void all_syncs_may_fail_from_any_on(void **unused)
 {
     (void)unused;
-    fail_each(SYNC, 3, INT64_MAX, SQLITE_IOERR_FSYNC);
+    fail_each(SYNC, RUN_EVENTS, 3, INT64_MAX, SQLITE_IOERR_FSYNC, ALL_BYTES);
 }
 
 static void any_write_may_fail_once(void **unused)
 {
     (void)unused;
-    fail_each(WRITE, 13, 1, SQLITE_IOERR_WRITE);
+    fail_each(WRITE, SMALL_RUN_EVENTS, 1, 1, SQLITE_IOERR_WRITE, ALL_BYTES);
+}
+
+static void any_write_may_be_short(void **unused)
+{
+    (void)unused;
+    fail_each(WRITE, SMALL_RUN_EVENTS, 1, 1, SQLITE_FULL, 1);
+    fail_each(WRITE, SMALL_RUN_EVENTS, 3, 1, SQLITE_IOERR_WRITE, 20); /* of a frame's header of 24, too */
+}
+
+static void writes_of_a_longer_run_may_fail(void **unused)
+{
+    (void)unused;
+    fail_each(WRITE, RUN_EVENTS, 41, 1, SQLITE_IOERR_WRITE, 4096);
 }
 
 static void the_disk_may_be_full_from_any_write_on(void **unused)
 {
     (void)unused;
-    fail_each(WRITE, 17, INT64_MAX, SQLITE_FULL);
+    fail_each(WRITE, SMALL_RUN_EVENTS, 1, INT64_MAX, SQLITE_FULL, ALL_BYTES);
+    fail_each(WRITE, RUN_EVENTS, 53, INT64_MAX, SQLITE_FULL, 4096);
 }
 
 static void any_truncation_may_fail(void **unused)
 {
     (void)unused;
-    struct run run;
-    begin_run(&run);
-    plan(TRUNCATE, 1, INT64_MAX, SQLITE_IOERR_TRUNCATE);
-    run_through(&run);
-    plan(0, 0, 0, 0);
-    check_what_is_left(&run);
-    end(&run.f);
+    fail_each(TRUNCATE, RUN_EVENTS, 1, 1, SQLITE_IOERR_TRUNCATE, ALL_BYTES);
+    fail_each(TRUNCATE, RUN_EVENTS, 1, INT64_MAX, SQLITE_IOERR_TRUNCATE, ALL_BYTES);
 }
 
 /* --- refusal and recovery --- */
@@ -585,6 +601,8 @@ int main(int argc, char **argv)
         TEST(any_sync_may_fail_once),
         TEST(all_syncs_may_fail_from_any_on),
         TEST(any_write_may_fail_once),
+        TEST(any_write_may_be_short),
+        TEST(writes_of_a_longer_run_may_fail),
         TEST(the_disk_may_be_full_from_any_write_on),
         TEST(any_truncation_may_fail),
         TEST(a_full_disk_refuses_at_once_and_recovers_by_itself),
