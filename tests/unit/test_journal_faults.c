@@ -4,6 +4,8 @@
 
 #include "meowbridge/metrics.h"
 
+#include <sys/mman.h>
+
 #define TEST(name) cmocka_unit_test(name)
 
 /* --- the shim --- */
@@ -27,6 +29,8 @@ static struct {
     sqlite3_file *writers[FILE_KINDS];
     bool remembers; /* unsynced writes, for a power cut */
     struct unsynced_write *unsynced[FILE_KINDS];
+    int64_t syncs, cut_at; /* the power is cut after so many syncs; 0: not */
+    bool half_arrives;     /* of what was not synced the older half is on the disk after a power cut, else nothing */
     bool is_dirty[FILE_KINDS];
 
     int operations;     /* a set of those that count */
@@ -107,6 +111,24 @@ static int write_file_of(enum file_kind kind, sqlite3_file *file, const void *da
     return status;
 }
 
+/* The machine loses its power: each file is as it was at its last sync, or a little newer. Under the lock. Never returns. */
+static _Noreturn void lose_power(void)
+{
+    for (int kind = 0; kind < FILE_KINDS; kind++) {
+        size_t count = 0;
+        for (struct unsynced_write *entry = shim.unsynced[kind]; entry; entry = entry->older) {
+            count++;
+        }
+        count -= shim.half_arrives ? count / 2 : 0;
+        for (struct unsynced_write *entry = shim.unsynced[kind]; count > 0; entry = entry->older, count--) {
+            sqlite3_file *file = shim.writers[kind];
+            shim.originals[kind]->xWrite(file, entry->old, entry->size, entry->offset);
+            shim.originals[kind]->xTruncate(file, entry->file_size);
+        }
+    }
+    _exit(0);
+}
+
 static int sync_file_of(enum file_kind kind, sqlite3_file *file, int flags)
 {
     pthread_mutex_lock(&shim.lock);
@@ -115,6 +137,9 @@ static int sync_file_of(enum file_kind kind, sqlite3_file *file, int flags)
         /* What a disk does is not the test's matter, and it would take most of its time. */
         shim.is_dirty[kind] = false;
         forget(kind);
+        if (shim.cut_at > 0 && ++shim.syncs == shim.cut_at) {
+            lose_power();
+        }
     }
     pthread_mutex_unlock(&shim.lock);
     (void)file, (void)flags;
@@ -183,18 +208,10 @@ static int install(void **unused)
     return sqlite3_vfs_register(&shim.vfs, 1);
 }
 
-/* The machine loses its power: each file is as it was at its last sync. Never returns. */
 static _Noreturn void cut_power(void)
 {
     pthread_mutex_lock(&shim.lock);
-    for (int kind = 0; kind < FILE_KINDS; kind++) {
-        for (struct unsynced_write *entry = shim.unsynced[kind]; entry; entry = entry->older) {
-            sqlite3_file *file = shim.writers[kind];
-            shim.originals[kind]->xWrite(file, entry->old, entry->size, entry->offset);
-            shim.originals[kind]->xTruncate(file, entry->file_size);
-        }
-    }
-    _exit(0);
+    lose_power();
 }
 
 /* --- what a run may leave behind --- */
@@ -490,6 +507,56 @@ static void closing_on_a_broken_disk_ends_and_loses_nothing(void **unused)
 
 /* --- power cuts --- */
 
+enum { RAN_TO_ITS_END = 77 };
+
+/* In a child. run is shared with the parent, which sees what was stored until then. */
+static _Noreturn void run_until_power_cut(struct run *run, int64_t at, bool half_arrives)
+{
+    shim.remembers = true;
+    shim.cut_at = at;
+    shim.half_arrives = half_arrives;
+    run_through(run);
+    _exit(RAN_TO_ITS_END);
+}
+
+/* True if the run had that many syncs. */
+static bool cut_after_sync(int64_t at, bool half_arrives)
+{
+    struct run run;
+    begin_run(&run, SMALL_RUN_EVENTS);
+    struct run *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(shared != MAP_FAILED);
+    *shared = run;
+    shared->f.options.path = shared->f.path;
+    pid_t child = fork();
+    if (child == 0) {
+        run_until_power_cut(shared, at, half_arrives);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    assert_true(WIFEXITED(status));
+    assert_true(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == RAN_TO_ITS_END);
+    memcpy(run.stored, shared->stored, sizeof run.stored);
+    run.settled = shared->settled;
+    run.buried = shared->buried;
+    munmap(shared, sizeof *shared);
+    check_what_is_left(&run);
+    end(&run.f);
+    return WEXITSTATUS(status) == 0;
+}
+
+static void all_that_was_stored_survives_a_power_cut_after_any_sync(void **unused)
+{
+    (void)unused;
+    for (int half_arrives = 0; half_arrives < 2; half_arrives++) {
+        int64_t at = 1;
+        while (cut_after_sync(at, half_arrives)) {
+            at++;
+        }
+        assert_true(at > SMALL_RUN_EVENTS / RUN_BATCH + 2); /* a sync for each batch, and those of checkpoints */
+    }
+}
+
 static atomic_uint told_count;
 static int told_fd;
 
@@ -609,6 +676,7 @@ int main(int argc, char **argv)
         TEST(a_failed_sync_refuses_with_what_the_disk_said),
         TEST(burials_wait_for_the_disk_and_the_cursor_waits_for_them),
         TEST(closing_on_a_broken_disk_ends_and_loses_nothing),
+        TEST(all_that_was_stored_survives_a_power_cut_after_any_sync),
         TEST(what_was_stored_survives_a_power_cut),
     };
     return cmocka_run_group_tests(tests, install, NULL);
