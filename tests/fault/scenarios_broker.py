@@ -243,3 +243,59 @@ def another_of_the_list(world):
         world.accept(1, 100)
         away.open()
     world.finish(ordered=False)  # across two brokers there is none to be seen
+
+
+@scenario("broker", in_short=False)
+def everything_at_once(world):
+    """Kills, cuts, stalls and restarts of everything, in any order."""
+    broker, proxy, watcher = set_up(world, connections=8, sizes=[None, None, 3000])
+
+    def kill():
+        world.kill_bridge()
+        world.restart_bridge()
+
+    def terminate():
+        world.counts["terminations"] += 1
+        if world.bridge.stop(deadline=30) != 0:
+            raise Violation(f"it did not stop well:\n{world.bridge.log()[-2000:]}")
+        world.restart_bridge()
+        world.link_broke()
+
+    def cut():
+        proxy.cut(reset=world.rng.random() < 0.5)
+        world.link_broke()
+
+    def swallow():
+        proxy.swallow(*world.rng.choice([(UP,), (DOWN,), (UP, DOWN)]))
+        world.link_broke(times=2)
+
+    def slow_down():
+        proxy.rate = world.rng.choice([1000, 20000, None])
+        world.link_broke()
+
+    def stall(process):
+        world.counts["stalls"] += 1
+        world.link_broke(times=2)
+        process.send_signal(signal.SIGSTOP)
+        world.hold(0, 1.5)
+        process.send_signal(signal.SIGCONT)
+
+    def restart_broker():
+        granted = watcher.granted
+        broker.stop(world.rng.choice([signal.SIGKILL, signal.SIGTERM]))
+        world.link_broke(what="broker kills")
+        proxy.shut()
+        world.hold(0, 0.5)
+        broker.start()
+        watcher.wait_granted(granted)
+        proxy.open()
+
+    troubles = [kill, kill, terminate, cut, cut, swallow, slow_down, restart_broker, lambda: stall(world.bridge.process),
+                lambda: stall(broker.process)]
+    for _ in range(world.times(4, 8)):
+        world.accept(1, 60)
+        world.rng.choice(troubles)()
+    proxy.rate = None
+    proxy.swallow()
+    world.accept(10)
+    world.finish()

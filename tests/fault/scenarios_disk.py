@@ -67,6 +67,17 @@ def disk_full(world):
     world.finish()
 
 
+def detach(tracer, process):
+    """strace can take its time where threads come and go; what it leaves behind must run on."""
+    tracer.send_signal(signal.SIGINT)
+    try:
+        tracer.wait(10)
+    except subprocess.TimeoutExpired:
+        tracer.kill()
+        tracer.wait(harness.DEADLINE)
+        process.send_signal(signal.SIGCONT)
+
+
 @scenario("disk")
 def system_calls_fail(world):
     """EIO from fdatasync, pwrite64 and ftruncate, once or for a while, under a debugger."""
@@ -92,8 +103,7 @@ def system_calls_fail(world):
                 harness.wait_until(injected, f"{call} to fail", 60)
                 world.hold(0, 0.5)
         finally:
-            tracer.send_signal(signal.SIGINT)
-            tracer.wait(harness.DEADLINE)
+            detach(tracer, world.bridge.process)
         world.counts["injected errors"] += injected() or 0
         world.ledger.broke(128)  # it may have been slow enough to lose the broker
         if os.path.exists(log):
