@@ -137,19 +137,31 @@ def out_of_descriptors(world):
 
 @scenario("process")
 def out_of_memory(world):
-    """RLIMIT_AS leaves little or nothing: requests get 503, the bridge lives on."""
+    """RLIMIT_AS and RLIMIT_DATA leave little or nothing: requests get 503, the bridge lives on."""
     if SANITIZED:
         raise Skip("a sanitizer's shadow memory does not fit under RLIMIT_AS")
-    set_up(world, connections=8, sizes=[None, 10_000, 200_000, 700_000], rate=200)
+    broker = world.start_broker()
+    proxy = world.start_proxy(broker)
+    world.start_watcher(broker)
+    world.start_bridge(proxy.port)
+    world.bridge.connected()
+    world.start_sender(connections=24, sizes=[None, 10_000, 100_000, 100_000, 200_000, 700_000], rate=300)
     pid = world.bridge.process.pid
     for _ in range(world.times(1, 3)):
         world.accept(1, 60)
-        with open(f"/proc/{pid}/statm") as f:
-            used = int(f.read().split()[0]) * 4096
-        resource.prlimit(pid, resource.RLIMIT_AS, (used + world.rng.choice([0, 0, 1 << 18, 1 << 20, 1 << 22]), -1))
+        with open(f"/proc/{pid}/status") as f:
+            used = {line.split()[0]: int(line.split()[1]) * 1024 for line in f if line.startswith(("VmSize:", "VmData:"))}
+        more = world.rng.choice([0, 0, 0, 1 << 16, 1 << 18, 1 << 20])
+        resource.prlimit(pid, resource.RLIMIT_AS, (used["VmSize:"] + more, -1))
+        resource.prlimit(pid, resource.RLIMIT_DATA, (used["VmData:"] + more, -1))  # the heaps of threads grow within RLIMIT_AS
         world.counts["limits"] += 1
-        world.hold(0.2, 1.5)
+        world.hold(0, 1)
+        if world.rng.random() < 0.5:
+            proxy.cut()
+            world.link_broke()
+        world.hold(0.5, 1.5)
         resource.prlimit(pid, resource.RLIMIT_AS, (-1, -1))
+        resource.prlimit(pid, resource.RLIMIT_DATA, (-1, -1))
         world.ledger.broke(128)  # it may have had to give the connection up
         world.accept(20)
     world.finish()
