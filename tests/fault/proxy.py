@@ -21,8 +21,8 @@ class Link:
         for end, _ in self.ends.values():
             if reset:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-            try:
-                end.shutdown(socket.SHUT_RDWR) if not reset else None
+            try:  # with SHUT_RD no FIN goes out, but whoever waits for this end wakes up and lets go of it
+                end.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
             except OSError:
                 pass
             end.close()

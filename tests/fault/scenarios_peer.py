@@ -346,7 +346,8 @@ def hostile(world):
 
         harness.wait_until(has_got_over_it, f"the attacks to pass ({peer.said})", 120)
         before = world.ledger.arrived_count
-        harness.wait_until(lambda: has_got_over_it() and world.ledger.arrived_count > before, f"events to flow again after {peer.said}", 120)
+        harness.wait_until(lambda: has_got_over_it() and world.ledger.arrived_count > before,
+                           f"events to flow again after {peer.said}", 120)
     world.finish(ordered=False)
 
 
