@@ -19,9 +19,10 @@ class Link:
     def close(self, reset=False):
         self.over = True
         for end, _ in self.ends.values():
-            if reset:
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-            try:  # with SHUT_RD no FIN goes out, but whoever waits for this end wakes up and lets go of it
+            try:
+                if reset:
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                # With SHUT_RD no FIN goes out, but whoever waits for this end wakes up and lets go of it.
                 end.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
             except OSError:
                 pass
