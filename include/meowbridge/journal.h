@@ -7,9 +7,12 @@
  * An event is opaque here: a 16-byte key, a head and a body. It moves through these states and no others:
  *
  *   appended ──commit──▶ pending ──settle──▶ published ──retention or room──▶ gone
- *       │                   └────bury──▶ dead (kept until somebody acts)
+ *       │                   └────bury──▶ dead (kept until somebody acts) ──replay──▶ moved (shown no more; goes as published
+ *       │                                                                            ones do)
  *       ├──key known──▶ duplicate (nothing is stored)
  *       └──cannot──▶ refused (nothing is stored; the sender is told 503)
+ *
+ * A replay appends a published or dead event once more: a new row, pending, with a number of its own.
  *
  * Invariants:
  *  J1  hooks.appended says JOURNAL_STORED only after the event is as durable as the implementation promises: written and
@@ -21,6 +24,8 @@
  *  J5  A key is stored once within `retention`; deciding that and storing are one transaction.
  *  J6  Pending and dead events are never deleted.
  *  J7  Memory does not grow with the number of events kept or waiting.
+ *  J8  A replay neither asks nor changes which keys are known. A dead event leaves `dead` in the transaction that stores its
+ *      replay, so it is always exactly one of both.
  *
  * Implementations: journal_sqlite.c (one file, survives crashes), journal_memory.c (`"journal": false`). */
 #ifndef MEOWBRIDGE_JOURNAL_H
@@ -46,12 +51,12 @@ struct journal_event {
     int64_t accepted_ms;        /* wall clock */
     bool is_replay;
     uint8_t key[JOURNAL_KEY_BYTES];
-    struct slice head, body;    /* owned */
+    struct slice head, body; /* owned */
 };
 
 /* Copies head; takes over body (malloc'd), also on failure. NULL without memory. */
-struct journal_event *journal_event_new(const uint8_t key[JOURNAL_KEY_BYTES], int64_t accepted_ms, struct slice head, char *body,
-                                        size_t body_size);
+struct journal_event *journal_event_new(const uint8_t key[JOURNAL_KEY_BYTES], int64_t accepted_ms, struct slice head,
+                                        char *body, size_t body_size);
 void journal_event_free(struct journal_event *event); /* accepts NULL */
 
 enum journal_outcome {
@@ -111,6 +116,42 @@ MUST_CHECK enum err journal_identity(struct journal *journal, char out[JOURNAL_I
 /* Takes a list of appends, in this order; all of one call are committed together if limits allow. Never waits for the disk.
  * The outcome comes by hooks.appended, possibly before this returns. */
 void journal_append(struct journal *journal, struct journal_append *batch);
+
+/* --- replaying: any thread but one that the hooks run in --- */
+
+/* Which events to queue for publishing again, and what came of it. Taken are published and dead ones; a pending one will be
+ * published anyway. What is stored after journal_replay_begin is never taken, so a replay that fails again is not replayed in
+ * a circle. A replay has a new sequence number, is_replay, the present as its time of acceptance, and key, head and body as
+ * they were; the replays of one call come in the order in which the events were accepted (or seqs stand). Events of the two
+ * kinds: the old row of a published one stays; a dead one is moved. */
+struct journal_replay {
+    struct journal_replay *next; /* the journal's own use */
+
+    /* Exactly these, if there are any … */
+    const uint64_t *seqs; /* borrowed until done */
+    size_t seq_count;
+    /* … else all of these. */
+    bool dead_only;
+    int64_t since_ms, until_ms; /* accepted, since <= time < until; INT64_MIN and INT64_MAX: no bound */
+
+    /* Called once, with the outcome, from a thread of the journal's or from inside journal_replay_begin; as the hooks, it must
+     * not call back into the journal and must not block. The struct is the caller's again. */
+    void (*done)(void *ctx, struct journal_replay *replay);
+    void *ctx;
+
+    uint64_t replayed;  /* durably queued, also when an error ended it half way */
+    struct error error; /* code ERR_NONE: all were; otherwise as journal_replay returns */
+
+    uint64_t at, upto; /* the journal's own use */
+};
+
+/* Starts a replay, in pieces between the batches of appends, so that it may be of a million events and holds none of them up.
+ * Never waits. Several replays run one after the other. */
+void journal_replay_begin(struct journal *journal, struct journal_replay *replay);
+/* The same, and waits for the outcome; done and ctx need not be set. ERR_INVALID: the journal keeps nothing (memory); ERR_FULL,
+ * ERR_IO, ERR_CORRUPT, as for appends: the rest was not replayed, and can be with the next call; ERR_CLOSED: stopping. Sequence
+ * numbers that are pending, moved or not there are passed over: compare replayed with seq_count. */
+MUST_CHECK enum err journal_replay(struct journal *journal, struct journal_replay *replay, struct error *why);
 
 /* ERR_NONE if an append would be tried now, else the reason (full, disk error, link down). */
 MUST_CHECK enum err journal_ready(struct journal *journal, struct error *why);
