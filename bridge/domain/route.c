@@ -9,6 +9,7 @@
  * and never that the event is too large, which does not. */
 #include "meowbridge/route.h"
 
+#include "meowbridge/rfc3339.h"
 #include "meowbridge/topic.h"
 
 #include <stdatomic.h>
@@ -279,76 +280,6 @@ static void add_made(struct message_list *list, struct slice name, const char *p
     }
 }
 
-/* Two digits at s.data[at], or -1. */
-static int two_digits(struct slice s, size_t at)
-{
-    if (at + 2 > s.size || s.data[at] < '0' || s.data[at] > '9' || s.data[at + 1] < '0' || s.data[at + 1] > '9') {
-        return -1;
-    }
-    return (s.data[at] - '0') * 10 + (s.data[at + 1] - '0');
-}
-
-static bool has_char(struct slice s, size_t at, char c)
-{
-    return at < s.size && s.data[at] == c;
-}
-
-static int days_in(int year, int month)
-{
-    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    return days[month - 1] + (month == 2 && leap);
-}
-
-/* RFC 3339 time-offset, with nothing behind it: "Z", "z", "+hh:mm", "-hh:mm". */
-static bool read_offset(struct slice s, size_t at, int *minutes)
-{
-    *minutes = 0;
-    if (has_char(s, at, 'Z') || has_char(s, at, 'z')) {
-        return at + 1 == s.size;
-    }
-    int hour = two_digits(s, at + 1), minute = two_digits(s, at + 4);
-    *minutes = (hour * 60 + minute) * (has_char(s, at, '-') ? -1 : 1);
-    return (has_char(s, at, '+') || has_char(s, at, '-')) && has_char(s, at + 3, ':') && hour >= 0 && hour <= 23 &&
-           minute >= 0 && minute <= 59 && at + 6 == s.size;
-}
-
-/* A leap second ends the last minute of a month in UTC; which months have one cannot be known beforehand. day of a month of
- * so many days and minute of the day are local; east of Greenwich that minute can be one of the next month's first day. */
-static bool may_leap(int day, int days, int minute, int offset)
-{
-    int utc = minute - offset;
-    return (utc == 24 * 60 - 1 && day == days) || (utc == -1 && day == 1);
-}
-
-/* RFC 3339, 5.6 and 5.7: date-time with values that the calendar knows. */
-static bool is_rfc3339(struct slice s)
-{
-    int century = two_digits(s, 0), of_century = two_digits(s, 2), month = two_digits(s, 5), day = two_digits(s, 8);
-    int hour = two_digits(s, 11), minute = two_digits(s, 14), second = two_digits(s, 17);
-    if (century < 0 || of_century < 0 || !has_char(s, 4, '-') || month < 1 || month > 12 || !has_char(s, 7, '-')) {
-        return false;
-    }
-    int days = days_in(century * 100 + of_century, month);
-    if (day < 1 || day > days || !(has_char(s, 10, 'T') || has_char(s, 10, 't'))) {
-        return false;
-    }
-    if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60 || !has_char(s, 13, ':') ||
-        !has_char(s, 16, ':')) {
-        return false;
-    }
-    size_t at = 19;
-    if (has_char(s, at, '.')) {
-        for (at++; at < s.size && s.data[at] >= '0' && s.data[at] <= '9'; at++) {
-        }
-        if (at == 20) {
-            return false;
-        }
-    }
-    int offset;
-    return read_offset(s, at, &offset) && (second < 60 || may_leap(day, days, hour * 60 + minute, offset));
-}
-
 /* Where the sorts of properties end: [0, core) CloudEvents' own, [core, all) its extensions; behind them, the bridge's. */
 struct attributes {
     size_t core, all;
@@ -362,7 +293,7 @@ static struct attributes add_properties(struct message_list *list, const struct 
     add_made(list, SLICE("source"), "https://meowflow.com.cn/apps/", topic_append_uri_segment, event->app_id);
     add_made(list, SLICE("type"), "cn.com.meowflow.", topic_append_mqtt_text, event->name);
     add_made(list, SLICE("subject"), "", topic_append_mqtt_text, event->object_id);
-    add_property(list, SLICE("time"), is_rfc3339(event->push_time) ? event->push_time : (struct slice){0});
+    add_property(list, SLICE("time"), rfc3339_parse(event->push_time, NULL) ? event->push_time : (struct slice){0});
     ends.core = list->property_count;
     add_made(list, SLICE("appid"), "", topic_append_mqtt_text, event->app_id);
     add_made(list, SLICE("webhookid"), "", topic_append_mqtt_text, event->webhook_id);

@@ -1,4 +1,5 @@
 #include "meowbridge/command.h"
+#include "meowbridge/rfc3339.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -259,4 +260,19 @@ bool command_number(const char *option, const char *text, int64_t min, int64_t m
         return false;
     }
     return true;
+}
+
+bool command_time(const char *option, const char *text, int64_t now_ms, int64_t *wall_ms)
+{
+    int64_t span_ms;
+    struct error why;
+    if (rfc3339_parse(slice_of(text), wall_ms)) {
+        return true;
+    }
+    if (config_parse_span(slice_of(text), &span_ms, &why) == ERR_NONE && !__builtin_sub_overflow(now_ms, span_ms, wall_ms)) {
+        return true;
+    }
+    command_complain("%s is a span before now (90m, 2h, 7d) or an RFC 3339 time (2026-11-24T05:00:00Z), not \"%s\"", option,
+                     text);
+    return false;
 }

@@ -14,6 +14,7 @@ static const struct {
     {"check", "read the configuration and print it as understood", command_check},
     {"sign", "print the signature headers of a webhook body", command_sign},
     {"send", "play MeowFlow: sign and push test events", command_send},
+    {"explain", "find out why a captured request does not verify", command_explain},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

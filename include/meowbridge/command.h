@@ -12,6 +12,7 @@ int command_serve(int argc, char **argv);
 int command_check(int argc, char **argv);
 int command_sign(int argc, char **argv);
 int command_send(int argc, char **argv);
+int command_explain(int argc, char **argv);
 
 /* Says "meowbridge NAME: …" on standard error, in one line; NAME is the command that command_options was last called for. */
 void command_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -43,5 +44,7 @@ MUST_CHECK bool command_secret(const char *secret_file, struct secret *out);
 MUST_CHECK bool command_read_file(const char *path, struct buf *out);
 /* A number from min to max; says what is wrong. */
 MUST_CHECK bool command_number(const char *option, const char *text, int64_t min, int64_t max, int64_t *out);
+/* A moment: an RFC 3339 time, or a span before now ("90m"); says what is wrong. */
+MUST_CHECK bool command_time(const char *option, const char *text, int64_t now_ms, int64_t *wall_ms);
 
 #endif

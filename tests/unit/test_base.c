@@ -3,6 +3,7 @@
 #include "meowbridge/clock.h"
 #include "meowbridge/err.h"
 #include "meowbridge/log.h"
+#include "meowbridge/rfc3339.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -141,6 +142,55 @@ static void times_are_rfc_3339_with_milliseconds(void **state)
     assert_string_equal(text, "9999-12-31T23:59:59.999Z");
 }
 
+static void a_time_that_is_printed_is_read_back(void **state)
+{
+    (void)state;
+    for (int64_t ms = -62167219200000; ms < 253402300800000; ms += 86399987654) {
+        char text[CLOCK_RFC3339_SIZE];
+        int64_t read_ms = 0;
+        clock_rfc3339(ms, text);
+        assert_true(rfc3339_parse(slice_of(text), &read_ms));
+        assert_int_equal(read_ms, ms);
+    }
+}
+
+static void a_time_is_read_in_every_form_of_rfc_3339_and_in_no_other(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int64_t ms;
+    } good[] = {
+        {"1970-01-01T00:00:00Z", 0},
+        {"1970-01-01t00:00:00z", 0},
+        {"1970-01-01T08:00:00.5+08:00", 500},
+        {"1969-12-31T23:30:00.0019-00:30", 1},
+        {"2000-02-29T00:00:00Z", 951782400000},
+        {"2016-12-31T23:59:60Z", 1483228800000},
+    };
+    static const char *const bad[] = {"",
+                                      "now",
+                                      "1970-01-01",
+                                      "1970-01-01T00:00:00",
+                                      "1970-01-01 00:00:00Z",
+                                      "1900-02-29T00:00:00Z",
+                                      "1970-01-01T24:00:00Z",
+                                      "1970-01-01T00:00:00.Z",
+                                      "1970-01-01T00:00:00Z ",
+                                      "1970-01-01T12:00:60Z"};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        int64_t ms = -1;
+        assert_true(rfc3339_parse(slice_of(good[i].text), &ms));
+        assert_int_equal(ms, good[i].ms);
+        assert_true(rfc3339_parse(slice_of(good[i].text), NULL));
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        int64_t ms = -1;
+        assert_false(rfc3339_parse(slice_of(bad[i]), &ms));
+        assert_int_equal(ms, -1);
+    }
+}
+
 static void an_error_is_one_line_and_takes_prefixes(void **state)
 {
     (void)state;
@@ -210,6 +260,8 @@ int main(void)
         cmocka_unit_test(mqtt_forbids_controls_surrogates_and_non_characters),
         cmocka_unit_test(json_strings_escape_what_must_be_and_nothing_else),
         cmocka_unit_test(times_are_rfc_3339_with_milliseconds),
+        cmocka_unit_test(a_time_that_is_printed_is_read_back),
+        cmocka_unit_test(a_time_is_read_in_every_form_of_rfc_3339_and_in_no_other),
         cmocka_unit_test(an_error_is_one_line_and_takes_prefixes),
         cmocka_unit_test(a_log_line_is_text_or_json_on_one_line),
     };

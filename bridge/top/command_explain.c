@@ -1,0 +1,259 @@
+#include "meowbridge/clock.h"
+#include "meowbridge/command.h"
+#include "meowbridge/explain.h"
+#include "meowbridge/http_client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WIDTH = 79, MAX_OTHERS = 16 };
+
+/* --- saying it --- */
+
+/* Breaks at spaces; the first line goes on at column, the others begin at indent. */
+static void print_wrapped(const char *text, int column, int indent)
+{
+    while (*text) {
+        int size = (int)strcspn(text, " ");
+        if (column > indent && column + 1 + size > WIDTH) {
+            printf("\n%*s", indent, "");
+            column = indent;
+        } else if (column > indent) {
+            putchar(' ');
+            column++;
+        }
+        printf("%.*s", size, text);
+        column += size;
+        text += size + (text[size] == ' ');
+    }
+    putchar('\n');
+}
+
+static void print_advice(const char *advice)
+{
+    printf("  ");
+    print_wrapped(advice, 2, 2);
+}
+
+/* "3 d 4 h" */
+static void span_text(int64_t ms, char out[40])
+{
+    static const struct {
+        int64_t ms;
+        const char *name;
+    } units[] = {{86400000, "d"}, {3600000, "h"}, {60000, "min"}, {1000, "s"}};
+    size_t i = 0;
+    while (i < 3 && ms < units[i].ms) {
+        i++;
+    }
+    int used = snprintf(out, 40, "%lld %s", (long long)(ms / units[i].ms), units[i].name);
+    int64_t rest = i < 3 ? ms % units[i].ms / units[i + 1].ms : 0;
+    if (rest > 0) {
+        snprintf(out + used, 40 - (size_t)used, " %lld %s", (long long)rest, units[i + 1].name);
+    }
+}
+
+static void print_clock(const struct explain_result *result)
+{
+    char span[40], text[400];
+    span_text(result->age_ms < 0 ? -result->age_ms : result->age_ms, span);
+    switch (result->clock) {
+    case EXPLAIN_FRESH:
+        return;
+    case EXPLAIN_OLD:
+        snprintf(text, sizeof text,
+                 "The timestamp is %s old by now; it had to arrive within 5 minutes. If the bridge answered \"timestamp is "
+                 "invalid\", compare both clocks, or give --received with the time at which the bridge got it.",
+                 span);
+        break;
+    case EXPLAIN_STALE:
+        snprintf(text, sizeof text,
+                 "The clock: the timestamp was %s old when the request was received, and 5 minutes are allowed. The bridge's "
+                 "clock is ahead (timedatectl: is it synchronised?), or the request was held up or sent again by a proxy.",
+                 span);
+        break;
+    case EXPLAIN_AHEAD:
+        snprintf(text, sizeof text,
+                 "The clock: the timestamp is %s in the future, and 5 minutes are allowed. The clock here is behind, or the "
+                 "sender's is ahead (timedatectl: is it synchronised?).",
+                 span);
+        break;
+    case EXPLAIN_NO_TIME:
+        snprintf(text, sizeof text,
+                 "The timestamp is not 13 digits (Unix time in milliseconds), so the bridge answers \"timestamp is invalid\" "
+                 "whatever the signature.");
+        break;
+    }
+    print_wrapped(text, 0, 0);
+}
+
+static bool has_advice_before(const struct explain_result *result, size_t n)
+{
+    bool found = false;
+    for (size_t i = 0; i < n; i++) {
+        found = found || strcmp(result->deviations[i].advice, result->deviations[n].advice) == 0;
+    }
+    return found;
+}
+
+static void print_found(const struct explain_result *result)
+{
+    puts("The signature does not verify. It would with:");
+    for (size_t i = 0; i < result->deviation_count; i++) {
+        const struct explain_deviation *deviation = &result->deviations[i];
+        printf("  - %s%s%s\n", deviation->what, deviation->signed_as[0] ? ": " : "", deviation->signed_as);
+    }
+    puts("What to do:");
+    for (size_t i = 0; i < result->deviation_count; i++) {
+        if (!has_advice_before(result, i)) {
+            print_advice(result->deviations[i].advice);
+        }
+    }
+}
+
+static void print_not_found(const struct explain_result *result)
+{
+    char text[160];
+    snprintf(text, sizeof text,
+             "The signature does not verify, nor with any of %llu variants of host, path, body, method and time%s.",
+             (unsigned long long)result->tried, result->is_cut ? " (the body is too large to try all)" : "");
+    print_wrapped(text, 0, 0);
+    puts("What to look at, the likeliest first:");
+    print_advice("The secret: is it the App Secret of the app that sent this, and not one from before a reset?");
+    print_advice("The URL: --url must be the URL as it is registered with MeowFlow; --try names other hosts and paths.");
+    print_advice("The body: it must be byte for byte what was received, not copied from a log or from a parsed object.");
+}
+
+/* The exit status: would the bridge have taken it? */
+static int print_result(const struct explain_result *result)
+{
+    switch (result->verdict) {
+    case EXPLAIN_VERIFIES:
+        puts("The signature verifies.");
+        print_wrapped(
+            "If the bridge refuses it all the same, it knows another secret, or sees another host or path than this URL's: "
+            "then set the app's public_url to it.",
+            0, 0);
+        break;
+    case EXPLAIN_FOUND:
+        print_found(result);
+        break;
+    case EXPLAIN_NOT_FOUND:
+        print_not_found(result);
+        break;
+    case EXPLAIN_BAD_SIGNATURE:
+        printf("The signature does not verify: %s.\n", result->complaint);
+        break;
+    }
+    if (result->clean_advice && result->verdict != EXPLAIN_BAD_SIGNATURE) {
+        print_wrapped(result->clean_advice, 0, 0);
+    }
+    print_clock(result);
+    bool in_time = result->clock == EXPLAIN_FRESH || result->clock == EXPLAIN_OLD;
+    return result->verdict == EXPLAIN_VERIFIES && in_time && !result->clean_advice ? EXIT_DONE : EXIT_FAILED;
+}
+
+/* --- doing it --- */
+
+static int explain(struct explain_request *request, const char *secret_file, const char *body_file)
+{
+    struct secret secret;
+    struct buf body;
+    if (!command_secret(secret_file, &secret)) {
+        return EXIT_USAGE;
+    }
+    int status = EXIT_FAILED;
+    if (command_read_file(body_file, &body)) {
+        struct explain_result result;
+        struct error why;
+        request->secret = (struct slice){secret.data, secret.size};
+        request->body = buf_slice(&body);
+        if (explain_find(request, &result, &why)) {
+            command_complain("%s", why.text);
+        } else {
+            status = print_result(&result);
+        }
+    }
+    buf_free(&body);
+    secret_free(&secret);
+    return status;
+}
+
+/* "a,/b,https://c/d" */
+static bool split(const char *list, struct slice out[MAX_OTHERS], size_t *count)
+{
+    for (*count = 0; list && *list;) {
+        size_t size = strcspn(list, ",");
+        if (size > 0 && *count == MAX_OTHERS) {
+            command_complain("--try takes at most %d hosts, paths and URLs", MAX_OTHERS);
+            return false;
+        }
+        if (size > 0) {
+            out[(*count)++] = (struct slice){list, size};
+        }
+        list += size + (list[size] == ',');
+    }
+    return true;
+}
+
+int command_explain(int argc, char **argv)
+{
+    const char *url_text = NULL, *secret_file = NULL, *timestamp = NULL, *signature = NULL, *received = NULL, *others = NULL,
+               *method = NULL;
+    const struct command_option options[] = {
+        {'u', "url", "URL", "the URL of the request, as it is registered with MeowFlow", &url_text},
+        {'s', "secret-file", "FILE", "the App Secret; without it, MEOWBRIDGE_SECRET", &secret_file},
+        {'t', "timestamp", "MS", "the request's X-Meowflow-Timestamp", &timestamp},
+        {'g', "signature", "HEX", "the request's X-Meowflow-Signature", &signature},
+        {'r', "received", "TIME", "when the bridge got it, in RFC 3339 or as a span (5m: ago)", &received},
+        {'m', "method", "METHOD", "the request's method (default: POST)", &method},
+        {0, "try", "LIST", "more hosts, /paths and URLs to try, separated by commas", &others},
+        {0},
+    };
+    const struct command_usage usage = {
+        .name = "explain",
+        .arguments = "--url URL --timestamp MS --signature HEX [BODY-FILE]",
+        .summary = "Finds out why a captured request does not verify: the clock, the secret, or what was changed\n"
+                   "on the way of host, path or body. The body is BODY-FILE, or standard input, as it is.",
+        .details = "Tries what proxies and frameworks do to a request, says with which of it the signature would\n"
+                   "have verified, and what to do about it. It never prints a signature.\n"
+                   "\n"
+                   "Exit status: 0 it verifies, 1 it does not.\n"
+                   "\n"
+                   "Example:\n"
+                   "  meowbridge explain -u https://hooks.example.com/webhook -s secret \\\n"
+                   "      -t 1724990400000 -g 5f0c… --try 10.0.0.7:8080,/hooks/webhook body.json\n",
+        .options = options,
+        .max_operands = 1,
+    };
+    char **operands;
+    int operand_count;
+    int status = command_options(&usage, argc, argv, &operands, &operand_count);
+    if (status >= 0) {
+        return status;
+    }
+    struct http_url url;
+    struct error why;
+    struct slice list[MAX_OTHERS];
+    struct explain_request request = {.others = list, .now_ms = clock_wall_ms()};
+    if (!url_text || http_url_parse(slice_of(url_text), &url, &why)) {
+        command_complain("--url%s%s", url_text ? ": " : " URL is missing", url_text ? why.text : "");
+        return EXIT_USAGE;
+    }
+    if (!timestamp || !signature) {
+        command_complain("--%s is missing", timestamp ? "signature HEX" : "timestamp MS");
+        return EXIT_USAGE;
+    }
+    request.is_received_known = received != NULL;
+    if (!split(others, list, &request.other_count) ||
+        (received && !command_time("--received", received, request.now_ms, &request.received_ms))) {
+        return EXIT_USAGE;
+    }
+    request.method = slice_of(method ? method : "POST");
+    request.host = slice_of(url.authority);
+    request.target = slice_of(url.target);
+    request.timestamp = slice_of(timestamp);
+    request.signature = slice_of(signature);
+    return explain(&request, secret_file, operand_count > 0 ? operands[0] : NULL);
+}
