@@ -51,6 +51,9 @@ static void load_secret_variables(struct loader *l)
 {
     size_t by_text = options_index(&app_options, "secret"), by_file = options_index(&app_options, "secret_file");
     const char *text = getenv(app_options.options[by_text].variable), *file = getenv(app_options.options[by_file].variable);
+    if (l->only_looks) {
+        return;
+    }
     if (text && file) {
         loader_note(l, &l->errors, PLACE_NONE, "%s: is set beside %s, expected one of them",
                     app_options.options[by_text].variable, app_options.options[by_file].variable);
@@ -163,7 +166,8 @@ static struct loader *loader_open(const char *file)
     return l;
 }
 
-enum err config_load(struct config **out, const char *path, struct config_errors *errors, struct config_errors *warnings)
+static enum err load(struct config **out, const char *path, bool only_looks, struct config_errors *errors,
+                     struct config_errors *warnings)
 {
     *out = NULL;
     *errors = *warnings = (struct config_errors){0};
@@ -173,6 +177,7 @@ enum err config_load(struct config **out, const char *path, struct config_errors
     if (!l) {
         return ERR_MEMORY;
     }
+    l->only_looks = only_looks;
     bool whole = !path || loader_read_file(l);
     load_environment(l);
     if (whole && !l->no_memory) {
@@ -187,6 +192,19 @@ enum err config_load(struct config **out, const char *path, struct config_errors
         config_free(&config);
     }
     *out = config;
+    return err;
+}
+
+enum err config_load(struct config **out, const char *path, struct config_errors *errors, struct config_errors *warnings)
+{
+    return load(out, path, false, errors, warnings);
+}
+
+enum err config_load_to_look(struct config **out, const char *path, struct config_errors *errors)
+{
+    struct config_errors warnings;
+    enum err err = load(out, path, true, errors, &warnings);
+    config_errors_free(&warnings);
     return err;
 }
 

@@ -219,7 +219,8 @@ static void load_scalar(struct loader *l, struct scope *scope, size_t index, con
     struct origin *origin = &scope->origins[index];
     struct error why = {0};
     struct slice text;
-    if (text_of(l, value, &text, &origin->expanded, &why) || option_set(option, scope->base, text, &why)) {
+    bool taken = !text_of(l, value, &text, &origin->expanded, &why) && !option_set(option, scope->base, text, &why);
+    if (!taken && !(l->only_looks && (option->type == OPTION_SECRET || option->type == OPTION_SECRET_FILE))) {
         loader_refuse(l, scope, index, origin, &why);
     }
 }

@@ -36,7 +36,7 @@ static void check_file(struct loader *l, struct scope *scope, size_t index)
             close(fd);
         }
     }
-    if (why.code == ERR_INVALID) {
+    if (why.code == ERR_INVALID && !l->only_looks) {
         loader_reject(l, scope, index, TONE_SHOWN, why.text);
     } else if (option->type == OPTION_SECRET_FILE || option->flags & OPTION_PRIVATE) {
         warn_of_readers(l, scope, index, mode);
@@ -93,7 +93,8 @@ static void check_listeners(struct loader *l)
                   by_admin ? "expected another address than that of http.listen"
                            : "expected another address than that of admin.listen");
     }
-    if (!listen_is_local(admin) && !is_set(&l->top, "admin.token_file") && is_judged(&l->top, "admin.token_file")) {
+    if (!l->only_looks && !listen_is_local(admin) && !is_set(&l->top, "admin.token_file") &&
+        is_judged(&l->top, "admin.token_file")) {
         reject_at(l, &l->top, "admin.listen", TONE_IS, "expected admin.token_file beside an address that others can reach");
     }
 }
@@ -205,14 +206,19 @@ static void check_app(struct loader *l, struct scope *scope)
             break;
         }
     }
-    check_secret(l, scope);
-    warn_of_written_secret(l, scope);
-    check_files(l, scope);
+    if (!l->only_looks) {
+        check_secret(l, scope);
+        warn_of_written_secret(l, scope);
+        check_files(l, scope);
+    }
 }
 
 static void check_apps(struct loader *l)
 {
     size_t index = options_index(&config_options, "apps");
+    if (l->only_looks && l->config->app_count == 0) {
+        return;
+    }
     if (l->config->app_count == 0 && !l->file) {
         loader_note(
             l, &l->errors, PLACE_NONE,

@@ -210,6 +210,19 @@ bool command_secret(const char *secret_file, struct secret *out)
     return out->data != NULL;
 }
 
+bool command_config(const char *path, struct config **out)
+{
+    struct config_errors errors;
+    enum err err = config_load_to_look(out, path, &errors);
+    if (err == ERR_CONFIG) {
+        fwrite(errors.text.data, 1, errors.text.size, stderr);
+    } else if (err) {
+        command_complain("out of memory");
+    }
+    config_errors_free(&errors);
+    return err == ERR_NONE;
+}
+
 static bool read_all(int fd, const char *name, struct buf *out)
 {
     for (;;) {

@@ -15,6 +15,8 @@ static const struct {
     {"sign", "print the signature headers of a webhook body", command_sign},
     {"send", "play MeowFlow: sign and push test events", command_send},
     {"explain", "find out why a captured request does not verify", command_explain},
+    {"route", "show what a webhook body would become on MQTT", command_route},
+    {"healthcheck", "ask the running bridge whether it is alive", command_healthcheck},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

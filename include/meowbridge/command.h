@@ -13,6 +13,8 @@ int command_check(int argc, char **argv);
 int command_sign(int argc, char **argv);
 int command_send(int argc, char **argv);
 int command_explain(int argc, char **argv);
+int command_route(int argc, char **argv);
+int command_healthcheck(int argc, char **argv);
 
 /* Says "meowbridge NAME: …" on standard error, in one line; NAME is the command that command_options was last called for. */
 void command_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -42,9 +44,16 @@ MUST_CHECK bool command_secret(const char *secret_file, struct secret *out);
 /* Reads a whole file, or standard input for NULL and "-", up to 64 MiB. Says what failed. False: exit status 1.
  * Initialises *out, which the caller frees in either case. */
 MUST_CHECK bool command_read_file(const char *path, struct buf *out);
+/* The configuration for a command that only looks (config_load_to_look). Says every mistake in it. False: exit status 2. */
+MUST_CHECK bool command_config(const char *path, struct config **out);
 /* A number from min to max; says what is wrong. */
 MUST_CHECK bool command_number(const char *option, const char *text, int64_t min, int64_t max, int64_t *out);
 /* A moment: an RFC 3339 time, or a span before now ("90m"); says what is wrong. */
 MUST_CHECK bool command_time(const char *option, const char *text, int64_t now_ms, int64_t *wall_ms);
+
+/* One request of the running bridge at its admin listener, with the token if there is one. *answer, initialised here, is the
+ * caller's to free. Implemented in command_ask.c. Errors as http_client_request's, with the address. */
+MUST_CHECK enum err command_ask(const struct config *config, const char *method, const char *target, struct slice json,
+                                int64_t timeout_ms, unsigned *status, struct buf *answer, struct error *why);
 
 #endif

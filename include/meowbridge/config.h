@@ -102,6 +102,9 @@ struct config_errors {
  * Warnings that do not stop the start (a secret file that others can read) go to *warnings, one a line. */
 MUST_CHECK enum err config_load(struct config **out, const char *path, struct config_errors *errors,
                                 struct config_errors *warnings);
+/* The same for a command that only looks at the journal or asks the running bridge, and that its user may run without access
+ * to the secrets: they need not be there, and those of apps are not read. What can be read of the others is (admin.token). */
+MUST_CHECK enum err config_load_to_look(struct config **out, const char *path, struct config_errors *errors);
 void config_errors_free(struct config_errors *errors);
 void config_free(struct config **config); /* wipes secrets; accepts NULL */
 
@@ -117,8 +120,8 @@ bool listen_is_local(const struct listen_address *address);
 
 /* Parsers of single values, for the options of the commands too. ERR_INVALID with what was expected. */
 MUST_CHECK enum err config_parse_listen(struct slice text, struct listen_address *out, struct error *why);
-MUST_CHECK enum err config_parse_size(struct slice text, int64_t *bytes, struct error *why);  /* "1MiB" */
-MUST_CHECK enum err config_parse_span(struct slice text, int64_t *ms, struct error *why);     /* "15s", "7d" */
+MUST_CHECK enum err config_parse_size(struct slice text, int64_t *bytes, struct error *why); /* "1MiB" */
+MUST_CHECK enum err config_parse_span(struct slice text, int64_t *ms, struct error *why);    /* "15s", "7d" */
 /* Reads a secret file: up to its first newline (CR LF too), at most 4 KiB, not empty. */
 MUST_CHECK enum err config_read_secret(const char *path, struct secret *out, struct error *why);
 void secret_free(struct secret *secret);

@@ -909,6 +909,42 @@ static void brokers_are_urls_without_a_user_or_a_path(void **state)
         "c.json:2:104: mqtt.url[8]: is \"mqtt://b\", expected at most 8 URLs\n");
 }
 
+static void who_only_looks_needs_no_secret_but_is_told_every_other_mistake(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"apps\":[{\"secret_file\":\"${NOBODY_HAS_SET_THIS}/s\",\"public_url\":\"https://h/"
+                               "p\"},{\"path\":\"/b\",\"secret\":\"\"}],"
+                               "\"admin\":{\"listen\":\"0.0.0.0:9090\",\"token_file\":\"not-there\"},\"mqtt\":{\"username\":"
+                               "\"u\",\"password_file\":\"not-there\"},"
+                               "\"journal\":{\"path\":\"j.db\"}}";
+    struct config *config;
+    struct config_errors errors;
+    write_text("c.json", text);
+    assert_int_equal(config_load_to_look(&config, "c.json", &errors), ERR_NONE);
+    assert_string_equal(config->journal.path, "j.db");
+    assert_string_equal(config->apps[0].public_path, "/p");
+    assert_int_equal(config->apps[0].secret.size, 0);
+    assert_int_equal(config->admin.token.size, 0);
+    config_errors_free(&errors);
+    config_free(&config);
+    assert_int_equal(config_load_to_look(&config, NULL, &errors), ERR_NONE);
+    config_errors_free(&errors);
+    config_free(&config);
+    write_text("token", "t0ken\n");
+    write_text("c.json", "{\"admin\":{\"token_file\":\"token\"}}");
+    assert_int_equal(config_load_to_look(&config, "c.json", &errors), ERR_NONE);
+    assert_slice(((struct slice){config->admin.token.data, config->admin.token.size}), "t0ken");
+    config_errors_free(&errors);
+    config_free(&config);
+    write_text("c.json", "{\"jurnal\":{}}");
+    assert_int_equal(config_load_to_look(&config, "c.json", &errors), ERR_CONFIG);
+    assert_string_equal(text_of(&errors), "c.json:1:2: jurnal: unknown key, did you mean journal?\n");
+    config_errors_free(&errors);
+    struct loaded l = load_path("c.json"); /* and serve still wants the secret */
+    assert_int_equal(l.err, ERR_CONFIG);
+    unload(&l);
+}
+
 static void an_app_needs_exactly_one_secret(void **state)
 {
     (void)state;
@@ -1690,6 +1726,7 @@ int main(void)
         TEST(topic_templates_are_held_to_their_rules),
         TEST(all_routes_together_have_64_topics_at_most),
         TEST(brokers_are_urls_without_a_user_or_a_path),
+        TEST(who_only_looks_needs_no_secret_but_is_told_every_other_mistake),
         TEST(an_app_needs_exactly_one_secret),
         TEST(no_file_and_no_secret_says_what_to_do),
         TEST(the_environment_makes_an_app_where_the_file_has_none),
