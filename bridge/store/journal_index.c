@@ -182,6 +182,12 @@ void index_commit(struct index *index, uint64_t last_seq)
     index->last_seq = last_seq;
 }
 
+void index_pass(struct index *index, uint64_t last_seq, size_t bytes)
+{
+    index->fresh_bytes += bytes;
+    index->last_seq = last_seq;
+}
+
 void index_undo(struct index *index)
 {
     while (index->undo_count > 0) {
@@ -196,6 +202,12 @@ void index_undo(struct index *index)
 
 /* --- merging --- */
 
+/* Replays bring no keys, and yet index_upto must get past them. */
+static bool wants_seal(const struct index *index)
+{
+    return index->wants_seal && index->last_seq > index->indexed;
+}
+
 static bool is_full(const struct index *index)
 {
     return index->fresh.count >= FRESH_KEYS || index->fresh_bytes >= index->max_fresh_bytes;
@@ -205,7 +217,7 @@ static bool is_full(const struct index *index)
 static enum err seal(struct index *index, struct error *why)
 {
     size_t count = index->fresh.count;
-    struct keyset_entry *sealed = malloc(count * sizeof *sealed);
+    struct keyset_entry *sealed = malloc((count > 0 ? count : 1) * sizeof *sealed); /* none, where all were replays */
     if (!sealed) {
         return error_set(why, ERR_MEMORY, "no memory for the journal's index");
     }
@@ -352,7 +364,7 @@ static enum err drop(struct index *index, struct error *why)
 
 bool index_has_work(const struct index *index, int64_t now_ms)
 {
-    return index->sealed || is_full(index) || (index->wants_seal && index->fresh.count > 0) || oldest_is_over(index, now_ms);
+    return index->sealed || is_full(index) || wants_seal(index) || oldest_is_over(index, now_ms);
 }
 
 enum err index_step(struct index *index, int64_t now_ms, struct error *why)
@@ -360,7 +372,7 @@ enum err index_step(struct index *index, int64_t now_ms, struct error *why)
     if (index->sealed) {
         return merge(index, now_ms, why);
     }
-    if (is_full(index) || (index->wants_seal && index->fresh.count > 0)) {
+    if (is_full(index) || wants_seal(index)) {
         return seal(index, why);
     }
     return oldest_is_over(index, now_ms) ? drop(index, why) : ERR_NONE;
