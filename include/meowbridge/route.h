@@ -37,6 +37,8 @@ MUST_CHECK enum err route_table_open(struct route_table **out, const struct rout
 struct route_table *route_table_ref(struct route_table *table);
 void route_table_unref(struct route_table **table); /* accepts NULL */
 
+/* '*' in the pattern is any run of characters, also none; all else is literal. */
+bool route_pattern_matches(struct slice pattern, struct slice name);
 /* True if some route takes events of this name. */
 bool route_table_matches(const struct route_table *table, struct slice event_name);
 
