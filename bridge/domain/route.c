@@ -280,7 +280,7 @@ static void add_made(struct message_list *list, struct slice name, const char *p
     }
 }
 
-/* Where the sorts of properties end: [0, core) CloudEvents' own, [core, all) its extensions; behind them, the bridge's. */
+/* Where the sorts of properties end: [0, core) CloudEvents' own, [core, all) its extensions. */
 struct attributes {
     size_t core, all;
 };
@@ -299,8 +299,8 @@ static struct attributes add_properties(struct message_list *list, const struct 
     add_made(list, SLICE("webhookid"), "", topic_append_mqtt_text, event->webhook_id);
     add_property(list, SLICE("traceparent"), event->traceparent);
     add_property(list, SLICE("tracestate"), event->tracestate);
-    ends.all = list->property_count;
     add_property(list, SLICE("replay"), event->is_replay ? SLICE("1") : (struct slice){0});
+    ends.all = list->property_count;
     return ends;
 }
 
