@@ -5,6 +5,7 @@
 #include "meowbridge/journal.h"
 #include "meowbridge/journal_view.h"
 #include "meowbridge/jsonscan.h"
+#include "meowbridge/log.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -112,6 +113,7 @@ static enum err replay_here(const struct config *config, struct journal_replay *
     struct journal *journal;
     const struct journal_options options = {config->journal.path, config->journal.retention_ms, config->journal.max_size};
     const struct journal_hooks hooks = {ignore_appended, NULL, ignore_claimable, NULL};
+    log_open(LOG_WARN, LOG_TEXT);
     enum err err = journal_open_sqlite(&journal, &options, why);
     if (err) {
         return err;
