@@ -5,7 +5,7 @@
 
 #include "meowbridge/explain.h"
 
-enum { EXPLAIN_CHOICES = 80 };
+enum { EXPLAIN_CHOICES = 80 }; /* EXPLAIN_MAX_SECRETS and some */
 
 struct choice {
     const char *what, *advice; /* static */
