@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
@@ -313,6 +314,43 @@ def test_the_expiry_of_a_replay_counts_from_the_replay(bridges, broker, subscrib
     bridge.start()
     assert subscriber.wait(1)[0].expiry > 3590
     wait_until(lambda: states(bridge) == ["published"], "the replay")
+
+
+def dead_rows(bridge):
+    journal = sqlite3.connect(f"file:{bridge.config['journal']['path']}?mode=ro", uri=True, timeout=10)
+    try:
+        return journal.execute("SELECT count(*) FROM dead").fetchone()[0]
+    finally:
+        journal.close()
+
+
+def test_a_replay_that_is_killed_leaves_every_event_dead_or_pending_and_none_twice(bridges, broker, subscribers):
+    subscriber = subscribers(broker.port, "saved")
+    bridge = bridges(broker, config={"routes": [{"event": "good", "topics": ["t"]}], "log": {"level": "error"}}, wait=False)
+    wait_until(lambda: run("events", "-c", bridge.config_path).returncode == 0, "the journal")
+    bridge.stop()
+    bridge.configure({"http": {"listen": f"127.0.0.1:{free_port()}"}})
+    bridge.start(wait=False)
+    url = f"http://{bridge.config['http']['listen']}/webhook"
+    bridge.send("--count", 3000, "--connections", 16, "--event", "bad", url=url)
+    wait_until(lambda: states(bridge, "--limit", 100000).count("dead") == 3000, "the events to be dead")
+    bridge.stop()
+    ids = {e["id"] for e in events(bridge, "--limit", 100000)}
+    for _ in range(3):
+        process = subprocess.Popen([harness.BINARY, "replay", "-c", bridge.config_path, "--state", "dead"], stderr=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL)
+        left = dead_rows(bridge)
+        wait_until(lambda: dead_rows(bridge) < left or process.poll() is not None, "the replay to be under way")
+        process.kill()
+        process.wait()
+        listed = events(bridge, "--limit", 100000)
+        assert {e["id"] for e in listed} == ids and len(listed) == 3000
+        assert {e["state"] for e in listed} == {"dead", "pending"}
+    assert replay(bridge, "--state", "dead").returncode == 0
+    bridge.configure({"routes": [{"event": "*", "topics": ["saved"]}]})
+    bridge.start(wait=False)
+    messages = subscriber.wait(3000)
+    assert {m.property("id") for m in messages} == ids
 
 
 def test_what_cannot_be_replayed_is_named_and_the_rest_is(bridges, broker):
