@@ -650,13 +650,12 @@ static void commit_batch(struct sqlite_journal *j, struct batch *batch)
 
 /* An event that is to be replayed: read, then stored again. */
 struct picked {
-    struct picked *next;
     struct db_look row; /* of its slices, only those of event are still there */
     struct journal_event *event;
 };
 
 struct piece {
-    struct picked *first, **end;
+    struct picked picked[READ_EVENTS];
     size_t rows;
     size_t bytes, living_bytes; /* dead ones move, living ones are stored once more */
     uint64_t cursor;            /* events up to it are published, if not dead */
@@ -666,11 +665,8 @@ struct piece {
 
 static void free_piece(struct piece *piece)
 {
-    while (piece->first) {
-        struct picked *next = piece->first->next;
-        journal_event_free(piece->first->event);
-        free(piece->first);
-        piece->first = next;
+    for (size_t i = 0; i < piece->rows; i++) {
+        journal_event_free(piece->picked[i].event);
     }
 }
 
@@ -682,20 +678,12 @@ static bool is_replayable(const struct piece *piece, const struct db_look *row)
 static bool pick(struct piece *piece, const struct db_look *row)
 {
     char *body = slice_dup(row->body);
-    struct picked *picked = calloc(1, sizeof *picked);
-    struct journal_event *event =
-        picked && body ? journal_event_new(row->key, clock_wall_ms(), row->head, body, row->body.size) : NULL;
+    struct journal_event *event = body ? journal_event_new(row->key, clock_wall_ms(), row->head, body, row->body.size) : NULL;
     if (!event) {
-        free(picked && body ? NULL : body); /* journal_event_new takes it over, also on failure */
-        free(picked);
         return false;
     }
     event->is_replay = true;
-    picked->row = *row;
-    picked->event = event;
-    *piece->end = picked;
-    piece->end = &picked->next;
-    piece->rows++;
+    piece->picked[piece->rows++] = (struct picked){*row, event};
     piece->bytes += event_bytes(event) + ROW_OVERHEAD;
     piece->living_bytes += row->is_dead ? 0 : event_bytes(event) + ROW_OVERHEAD;
     return true;
@@ -789,7 +777,10 @@ static enum err bound_replay(struct sqlite_journal *j, struct journal_replay *re
 
 static enum err pick_piece(struct sqlite_journal *j, struct journal_replay *replay, struct piece *piece, struct error *why)
 {
-    *piece = (struct piece){.end = &piece->first, .at = replay->at, .is_last = true};
+    piece->rows = piece->bytes = piece->living_bytes = 0;
+    piece->at = replay->at;
+    piece->is_last = true;
+    piece->no_memory = false;
     pthread_mutex_lock(&j->lock);
     piece->cursor = savable_cursor(j, 0); /* behind a burial that is not yet made: that event is dead, not published */
     pthread_mutex_unlock(&j->lock);
@@ -820,7 +811,8 @@ static enum err write_piece(struct sqlite_journal *j, struct piece *piece, uint6
     if (code == ERR_NONE) {
         code = db_begin(j->db, DB_DURABLE, why);
     }
-    for (struct picked *picked = piece->first; picked && code == ERR_NONE; picked = picked->next) {
+    for (size_t i = 0; i < piece->rows && code == ERR_NONE; i++) {
+        struct picked *picked = &piece->picked[i];
         picked->event->seq = ++*last_seq;
         code = db_replay_put(j->db, picked->event, &picked->row, now_ms, why);
         *dead -= picked->row.is_dead;
@@ -839,13 +831,13 @@ static void finish_piece(struct sqlite_journal *j, struct piece *piece, uint64_t
 {
     index_pass(j->index, last_seq, piece->bytes);
     if (j->oldest_seq == 0) {
-        j->oldest_seq = piece->first->event->seq;
+        j->oldest_seq = piece->picked[0].event->seq;
         j->oldest_kept_ms = j->time.now_ms;
     }
     pthread_mutex_lock(&j->lock);
-    for (struct picked *picked = piece->first; picked; picked = picked->next) {
-        hand_over(j, picked->event);
-        picked->event = NULL;
+    for (size_t i = 0; i < piece->rows; i++) {
+        hand_over(j, piece->picked[i].event);
+        piece->picked[i].event = NULL;
     }
     j->last_seq = last_seq;
     if (j->saved != piece->cursor) {

@@ -160,7 +160,7 @@ static int print_result(const struct explain_result *result)
 struct known {
     struct config *config; /* NULL: none given */
     struct explain_secret secrets[EXPLAIN_MAX_SECRETS];
-    char names[EXPLAIN_MAX_SECRETS][48];
+    char names[EXPLAIN_MAX_SECRETS][64];
     size_t secret_count;
     struct slice others[MAX_OTHERS];
     size_t other_count;
