@@ -62,6 +62,7 @@ enum statement {
     DEAD_UP,
     LOOK_ONE,
     EVENT_FROM,
+    DEAD_FROM,
     EVENT_MOVE,
     DEAD_DELETE,
     STATEMENT_COUNT
@@ -127,6 +128,7 @@ static const char *const statements[STATEMENT_COUNT] = {
     [DEAD_UP] = DEAD_SQL " ORDER BY seq",
     [LOOK_ONE] = LOOK_ONE_SQL,
     [EVENT_FROM] = "SELECT seq, kept FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1",
+    [DEAD_FROM] = "SELECT seq, kept FROM dead WHERE seq >= ?1 ORDER BY seq LIMIT 1",
     [EVENT_MOVE] = "UPDATE events SET flags = ?2 WHERE seq = ?1",
     [DEAD_DELETE] = "DELETE FROM dead WHERE seq = ?1",
 };
@@ -1092,24 +1094,35 @@ void db_look_end(struct db *db)
     sqlite3_reset(db->prepared[LOOK_ONE]);
 }
 
-enum err db_event_since(struct db *db, int64_t kept_ms, uint64_t *seq, struct error *why)
+/* The first row of EVENT_FROM or DEAD_FROM that was kept at or after that time; UINT64_MAX: there is none. */
+static enum err bisect(struct db *db, enum statement id, int64_t kept_ms, uint64_t *seq, struct error *why)
 {
-    uint64_t oldest = 0, last = 0, found = 0;
-    int64_t ignored_ms, found_ms = 0;
-    enum err code = db_event_oldest(db, &oldest, &ignored_ms, why);
-    code = code == ERR_NONE ? db_event_last(db, &last, &ignored_ms, why) : code;
-    uint64_t low = oldest, high = last + 1;
+    uint64_t low = 1, high = INT64_MAX, found = 0;
+    int64_t found_ms = 0;
+    enum err code = ERR_NONE;
+    *seq = UINT64_MAX;
     while (code == ERR_NONE && low < high) {
         const uint64_t middle = low + (high - low) / 2;
-        bind_u64(db, EVENT_FROM, 1, middle);
-        code = read_end(db, EVENT_FROM, &found, &found_ms, why);
-        if (code == ERR_NONE && found != 0 && found_ms < kept_ms) {
+        bind_u64(db, id, 1, middle);
+        code = read_end(db, id, &found, &found_ms, why);
+        if (found != 0 && found_ms < kept_ms) {
             low = found + 1;
         } else {
             high = middle;
+            *seq = found != 0 ? found : *seq;
         }
     }
-    *seq = last == 0 || low == oldest ? 0 : low > last ? UINT64_MAX : low;
+    return code;
+}
+
+enum err db_first_since(struct db *db, int64_t kept_ms, uint64_t *seq, struct error *why)
+{
+    uint64_t living, dead;
+    enum err code = bisect(db, EVENT_FROM, kept_ms, &living, why);
+    code = code == ERR_NONE ? bisect(db, DEAD_FROM, kept_ms, &dead, why) : code;
+    if (code == ERR_NONE) {
+        *seq = living < dead ? living : dead;
+    }
     return code;
 }
 

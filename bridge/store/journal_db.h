@@ -128,9 +128,9 @@ MUST_CHECK enum err db_look(struct db *db, const struct db_looking *looking, boo
 /* One event, whatever it is; *found is false if there is none. Its slices are valid until db_look_end. */
 MUST_CHECK enum err db_look_one(struct db *db, uint64_t seq, struct db_look *out, bool *found, struct error *why);
 void db_look_end(struct db *db);
-/* The first event that was kept at or after that time by the journal's clock, which never goes back; UINT64_MAX if there is none,
- * 0 if all were (so that dead ones before them are included). By bisection. */
-MUST_CHECK enum err db_event_since(struct db *db, int64_t kept_ms, uint64_t *seq, struct error *why);
+/* The first event, alive or dead, that was kept at or after that time by the journal's clock, which never goes back, so that all
+ * before it are older; UINT64_MAX if there is none. By bisection. */
+MUST_CHECK enum err db_first_since(struct db *db, int64_t kept_ms, uint64_t *seq, struct error *why);
 /* One consistent look over several calls. */
 MUST_CHECK enum err db_begin_reading(struct db *db, struct error *why);
 

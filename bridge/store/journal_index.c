@@ -5,6 +5,8 @@
  *   sealed  a sorted array of those up to sealed_upto, on its way, piece by piece, into the newest generation
  *   generations on disk, in a b-tree each, of keys of a span of time: a quarter of the retention, or less if they get large
  *
+ * A replay brings no key: it is passed over, and reading the keys after a start leaves it out.
+ *
  * A key is looked up in that order, newest first; a generation is asked only if the key lies between its lowest and its
  * highest, so ids that grow never touch the disk. A generation whose newest key has outlived the retention is deleted, in
  * pieces.

@@ -760,16 +760,15 @@ static enum err pick_all(struct sqlite_journal *j, const struct journal_replay *
 static enum err bound_replay(struct sqlite_journal *j, struct journal_replay *replay, struct error *why)
 {
     int64_t kept_ms;
-    uint64_t seq = 0;
-    enum err code = ERR_NONE;
-    if (!__builtin_sub_overflow(replay->since_ms, CLOCK_ALLOWANCE_MS, &kept_ms)) {
-        code = db_event_since(j->db, kept_ms, &seq, why);
-        seq = seq < replay->upto ? seq : replay->upto + 1;
-        replay->at = seq > 0 ? seq - 1 : 0;
+    uint64_t seq;
+    if (__builtin_sub_overflow(replay->since_ms, CLOCK_ALLOWANCE_MS, &kept_ms)) {
+        kept_ms = INT64_MIN; /* the first one of all */
     }
+    enum err code = db_first_since(j->db, kept_ms, &seq, why);
+    replay->at = code == ERR_NONE ? seq - 1 : 0;
     if (code == ERR_NONE && !__builtin_add_overflow(replay->until_ms, CLOCK_ALLOWANCE_MS, &kept_ms)) {
-        code = db_event_since(j->db, kept_ms, &seq, why);
-        replay->upto = seq > 0 && seq <= replay->upto ? seq - 1 : replay->upto;
+        code = db_first_since(j->db, kept_ms, &seq, why);
+        replay->upto = code == ERR_NONE && seq <= replay->upto ? seq - 1 : replay->upto;
     }
     replay->at = replay->at < replay->upto ? replay->at : replay->upto;
     return code;

@@ -192,14 +192,12 @@ static enum err bound_by_time(struct db *db, const struct journal_view_filter *f
     int64_t moment_ms;
     enum err code = ERR_NONE;
     if (!__builtin_sub_overflow(filter->since_ms, CLOCK_ALLOWANCE_MS, &moment_ms)) {
-        code = db_event_since(db, moment_ms, &seq, why);
-        if (code == ERR_NONE && seq > 0 && seq - 1 > looking->after) {
-            looking->after = seq - 1;
-        }
+        code = db_first_since(db, moment_ms, &seq, why);
+        looking->after = code == ERR_NONE && seq - 1 > looking->after ? seq - 1 : looking->after;
     }
     if (code == ERR_NONE && !__builtin_add_overflow(filter->until_ms, CLOCK_ALLOWANCE_MS, &moment_ms)) {
-        code = db_event_since(db, moment_ms, &seq, why);
-        looking->upto = code == ERR_NONE && seq > 0 ? least(looking->upto, seq - 1) : looking->upto;
+        code = db_first_since(db, moment_ms, &seq, why);
+        looking->upto = code == ERR_NONE ? least(looking->upto, seq - 1) : looking->upto;
     }
     return code;
 }
