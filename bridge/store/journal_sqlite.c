@@ -715,25 +715,46 @@ static enum err pick_listed(struct sqlite_journal *j, const struct journal_repla
 }
 
 struct picking {
+    struct sqlite_journal *j;
     const struct journal_replay *replay;
     struct piece *piece;
     bool is_cut;
+    enum err code; /* with why, of a lookup beside the walk */
+    struct error *why;
 };
+
+static bool is_in_time(const struct journal_replay *replay, const struct db_look *row)
+{
+    return row->accepted_ms >= replay->since_ms && row->accepted_ms < replay->until_ms;
+}
+
+/* A published replay of an event that is replayed by this call itself: with it, each call would double what the last one did. */
+static bool is_double(struct picking *picking, const struct db_look *row)
+{
+    struct db_look original;
+    bool found;
+    if (row->is_dead || !row->is_replay) {
+        return false;
+    }
+    picking->code = db_look_one(picking->j->db, row->link, &original, &found, picking->why);
+    bool is = found && !original.is_dead && !original.is_moved && is_in_time(picking->replay, &original);
+    db_look_end(picking->j->db);
+    return is;
+}
 
 /* For db_look. Stops at the first row that does not fit into the piece any more. */
 static bool pick_row(void *ctx, const struct db_look *row)
 {
     struct picking *picking = ctx;
     struct piece *piece = picking->piece;
-    bool wanted = is_replayable(piece, row) && row->accepted_ms >= picking->replay->since_ms &&
-                  row->accepted_ms < picking->replay->until_ms;
+    bool wanted = is_replayable(piece, row) && is_in_time(picking->replay, row) && !is_double(picking, row);
     picking->is_cut = wanted && is_whole(piece, row->head.size + row->body.size + ROW_OVERHEAD);
     if (picking->is_cut) {
         return false;
     }
     piece->at = row->seq;
     piece->no_memory = wanted && !pick(piece, row);
-    return !piece->no_memory;
+    return !piece->no_memory && picking->code == ERR_NONE;
 }
 
 /* Looks at a bounded stretch of numbers, so that what lies between the events that are wanted holds up no append. */
@@ -747,8 +768,9 @@ static enum err pick_all(struct sqlite_journal *j, const struct journal_replay *
         .since_ms = INT64_MIN,
         .until_ms = INT64_MAX,
     };
-    struct picking picking = {replay, piece, false};
+    struct picking picking = {.j = j, .replay = replay, .piece = piece, .why = why};
     enum err code = db_look(j->db, &looking, pick_row, &picking, why);
+    code = code == ERR_NONE ? picking.code : code;
     if (code == ERR_NONE && !picking.is_cut && !piece->no_memory) {
         piece->at = looking.upto;
     }

@@ -197,6 +197,29 @@ static void what_fails_again_is_not_replayed_in_a_circle(void **unused)
     end(&f);
 }
 
+static void a_span_that_is_replayed_again_is_not_doubled(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    begin(&f);
+    put_many(&f, 1, 3, 0, JOURNAL_STORED);
+    publish_all(&f, NULL);
+    for (uint64_t round = 1; round <= 3; round++) {
+        assert_int_equal(replay(&f, everything()), 3);
+        publish_all(&f, NULL);
+        assert_int_equal(state_of(&f).last_seq, 3 + 3 * round);
+    }
+    assert_int_equal(replay_seqs(&f, (uint64_t[]){4}, 1), 1); /* who names a replay means it */
+    publish_all(&f, NULL);
+    pass_time(3600 * 1000 / 2);
+    struct journal_replay what = everything();
+    what.since_ms = clock_wall_ms();
+    assert_int_equal(replay_seqs(&f, (uint64_t[]){1}, 1), 1);
+    publish_all(&f, NULL);
+    assert_int_equal(replay(&f, what), 1); /* its original is not in the span */
+    end(&f);
+}
+
 struct begun {
     struct journal_replay replay;
     atomic_bool is_done;
@@ -450,6 +473,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(events_of_a_span_of_time_are_replayed_dead_or_published),
         cmocka_unit_test(a_replay_asks_for_no_key_and_changes_none),
         cmocka_unit_test(what_fails_again_is_not_replayed_in_a_circle),
+        cmocka_unit_test(a_span_that_is_replayed_again_is_not_doubled),
         cmocka_unit_test(a_large_replay_holds_no_append_up_and_keeps_its_order),
         cmocka_unit_test(a_replay_outlives_retention_and_restart_until_it_is_published),
         cmocka_unit_test(a_replay_is_never_trimmed_for_room_before_it_is_published),
