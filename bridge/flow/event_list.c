@@ -44,7 +44,8 @@ static bool visit(void *ctx, const struct journal_view_event *stored)
 }
 
 enum err event_list_page(struct journal_view *view, const struct event_filter *filter, size_t limit, size_t max_visited,
-                         bool (*each)(void *ctx, const struct listed_event *event), void *ctx, uint64_t *next, struct error *why)
+                         bool (*each)(void *ctx, const struct listed_event *event), void *ctx, uint64_t *next,
+                         struct error *why)
 {
     ASSERT(limit > 0 && max_visited > 0);
     struct page page = {filter, limit, each, ctx, {0}};
