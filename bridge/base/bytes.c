@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 struct slice slice_of(const char *text)
 {
@@ -18,9 +17,20 @@ bool slice_equal(struct slice a, struct slice b)
     return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
 }
 
+static bool same_letter(struct slice a, size_t i, struct slice b, size_t j)
+{
+    unsigned char x = (unsigned char)a.data[i], y = (unsigned char)b.data[j];
+    return x == y || ((x ^ y) == 0x20 && (x | 0x20) >= 'a' && (x | 0x20) <= 'z');
+}
+
+/* Not strncasecmp, which ends at a NUL, and for which letters are the locale's. */
 bool slice_equal_nocase(struct slice a, struct slice b)
 {
-    return a.size == b.size && (a.size == 0 || strncasecmp(a.data, b.data, a.size) == 0);
+    bool same = a.size == b.size;
+    for (size_t i = 0; same && i < a.size; i++) {
+        same = same_letter(a, i, b, i);
+    }
+    return same;
 }
 
 bool slice_starts(struct slice s, struct slice prefix)
@@ -31,12 +41,6 @@ bool slice_starts(struct slice s, struct slice prefix)
 static size_t smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
-}
-
-static bool same_letter(struct slice a, size_t i, struct slice b, size_t j)
-{
-    unsigned char x = (unsigned char)a.data[i], y = (unsigned char)b.data[j];
-    return x == y || ((x ^ y) == 0x20 && (x | 0x20) >= 'a' && (x | 0x20) <= 'z');
 }
 
 size_t slice_distance(struct slice a, struct slice b)
@@ -223,10 +227,15 @@ static bool is_surrogate(uint32_t code_point)
     return code_point >= 0xd800 && code_point <= 0xdfff;
 }
 
+static bool is_control(uint32_t code_point)
+{
+    return code_point < 0x20 || (code_point >= 0x7f && code_point <= 0x9f);
+}
+
 bool utf8_is_forbidden_in_mqtt(uint32_t code_point)
 {
-    return code_point < 0x20 || (code_point >= 0x7f && code_point <= 0x9f) || is_surrogate(code_point) ||
-           (code_point >= 0xfdd0 && code_point <= 0xfdef) || (code_point & 0xfffe) == 0xfffe;
+    return is_control(code_point) || is_surrogate(code_point) || (code_point >= 0xfdd0 && code_point <= 0xfdef) ||
+           (code_point & 0xfffe) == 0xfffe;
 }
 
 static void append_escape(struct buf *b, uint32_t code_point)
@@ -247,7 +256,8 @@ void buf_append_json_string(struct buf *b, struct slice s)
     for (size_t at = 0; at < s.size;) {
         uint32_t code_point = 0xfffd;
         size_t length = utf8_decode((struct slice){s.data + at, s.size - at}, &code_point);
-        bool escape = length == 0 || code_point < 0x20 || code_point == '"' || code_point == '\\' || is_surrogate(code_point);
+        bool escape =
+            length == 0 || is_control(code_point) || code_point == '"' || code_point == '\\' || is_surrogate(code_point);
         length = length ? length : 1;
         if (escape) {
             buf_append(b, (struct slice){s.data + plain, at - plain});

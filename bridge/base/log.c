@@ -87,19 +87,18 @@ void log_emit(enum log_level level, const char *message, const struct log_field 
     }
     char time[CLOCK_RFC3339_SIZE];
     clock_rfc3339(clock_wall_ms(), time);
+    static const struct log_field none = {0};
+    void (*append)(struct buf *, const char *, enum log_level, const char *, const struct log_field *) =
+        current_format == LOG_JSON ? append_json : append_text;
     struct buf line;
     buf_init(&line, MAX_LINE);
-    if (current_format == LOG_JSON) {
-        append_json(&line, time, level, message, fields);
-    } else {
-        append_text(&line, time, level, message, fields);
-    }
-    if (line.failed) { /* a field too long: the sentence alone still tells */
-        static const struct log_field none = {0};
-        buf_reset(&line);
-        (current_format == LOG_JSON ? append_json : append_text)(&line, time, level, message, &none);
-    }
+    append(&line, time, level, message, fields);
     buf_append_char(&line, '\n');
+    if (line.failed) { /* a field too long: the sentence alone still tells */
+        buf_reset(&line);
+        append(&line, time, level, message, &none);
+        buf_append_char(&line, '\n');
+    }
     if (!line.failed) {
         ssize_t ignored = write(STDERR_FILENO, line.data, line.size);
         (void)ignored;

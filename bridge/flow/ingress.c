@@ -249,6 +249,16 @@ static bool may_log_refusal(struct ingress *ingress)
     return false;
 }
 
+static void log_refusal(struct ingress *ingress, unsigned status, const char *reason, const char *detail, struct slice peer,
+                        struct slice path)
+{
+    if (may_log_refusal(ingress)) {
+        log_warn("webhook refused", LOG_INT("status", status), LOG_STR("reason", reason),
+                 LOG_STR("detail", detail ? detail : "-"), LOG_SLICE("peer", peer), LOG_SLICE("path", path),
+                 LOG_INT("unlogged", atomic_exchange(&ingress->refusals_silent, 0)));
+    }
+}
+
 struct refusal {
     unsigned status;
     const char *message; /* what the sender is told */
@@ -260,14 +270,21 @@ struct refusal {
 static void refuse(struct ingress *ingress, struct http_request *request, const struct refusal *refusal)
 {
     metrics_add(refusal->metric, 1);
-    if (may_log_refusal(ingress)) {
-        log_warn("webhook refused", LOG_INT("status", refusal->status), LOG_STR("reason", refusal->message),
-                 LOG_STR("detail", refusal->detail ? refusal->detail : "-"), LOG_SLICE("peer", http_request_peer(request)),
-                 LOG_SLICE("path", http_request_path(request)),
-                 LOG_INT("unlogged", atomic_exchange(&ingress->refusals_silent, 0)));
-    }
+    log_refusal(ingress, refusal->status, refusal->message, refusal->detail, http_request_peer(request),
+                http_request_path(request));
     answer_error(&ingress->loops[http_request_loop(request)], request, refusal->status, refusal->message,
                  refusal->retry_after_s);
+}
+
+/* What the server refuses before the ingress sees it, or in its place. */
+static void on_refused(void *ctx, const struct http_request *request, unsigned status, const char *message)
+{
+    struct slice path = http_request_path(request);
+    metrics_add(status == 413   ? METRIC_WEBHOOKS_TOO_LARGE
+                : status == 503 ? METRIC_WEBHOOKS_UNAVAILABLE
+                                : METRIC_WEBHOOKS_MALFORMED,
+                1);
+    log_refusal(ctx, status, message, NULL, http_request_peer(request), path.size ? path : SLICE("-"));
 }
 
 static void answer_taken(struct loop *loop, struct http_request *request, const struct ticket *ticket)
@@ -558,7 +575,8 @@ struct http_handler ingress_handler(struct ingress *ingress)
                                  .resumed = on_resumed,
                                  .turn_over = on_turn_over,
                                  .finished = on_finished,
-                                 .error_body = append_error_body};
+                                 .error_body = append_error_body,
+                                 .refused = on_refused};
 }
 
 /* --- life --- */

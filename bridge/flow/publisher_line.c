@@ -1,5 +1,5 @@
 /* The order is kept by three rules. Messages are sent by window.next, which only moves forward but for two reasons: a lost
- * connection takes it back to the head, and a passing refusal (RETRY) to the refused message. After a passing refusal nothing
+ * connection takes it back to the head, and a passing refusal (RETRY, DOUBTFUL) to the refused message. After a passing refusal nothing
  * is sent until all that was in flight has been answered and the backoff has passed; so whatever else was refused joins the
  * queue at its own place. What was acknowledged stays acknowledged over both. */
 #include "publisher_line.h"
@@ -25,6 +25,9 @@
 #define BLAME_MS 5000
 #define BLAME_SLOW_LINK_BYTES_PER_MS 16
 
+/* A connection that the broker closes so soon after a refusal was closed over that. */
+#define REFUSAL_MS 1000
+
 struct line {
     struct journal *journal;
     bool keeps;
@@ -40,8 +43,10 @@ struct line {
     struct message_list list;
 
     struct rate rate;
-    bool is_paused;    /* nothing is sent: a passing refusal, or no memory */
-    int64_t resume_ms; /* and not before this time */
+    int64_t refused_ms; /* when a message was refused for good; INT64_MIN: not on this connection */
+    bool is_paused;     /* nothing is sent: a passing refusal, or no memory */
+    int64_t resume_ms;  /* and not before this time */
+    uint64_t pauses;    /* counted, as names */
     struct backoff pause;
     struct complaint pause_trouble;
 
@@ -109,6 +114,7 @@ enum err line_open(struct line **out, struct journal *journal, struct route_tabl
     line->routes = route_table_ref(routes);
     line->due_ms = INT64_MAX;
     line->claimable = true;
+    line->refused_ms = INT64_MIN;
     buf_init(&line->scratch, SIZE_MAX / 2);
     message_list_init(&line->list);
     rate_init(&line->rate, max_rate, clock_mono_us());
@@ -179,6 +185,7 @@ static void pause_sending(struct line *line, const char *reason)
     }
     int64_t now_ms = clock_mono_ms();
     line->is_paused = true;
+    line->pauses++;
     line->resume_ms = now_ms + backoff_next(&line->pause);
     if (complaint_is_due(&line->pause_trouble, reason, now_ms)) {
         log_warn("publishing pauses; trying again", LOG_STR("reason", reason));
@@ -482,10 +489,14 @@ bool line_turn(struct line *line, struct mqtt_client *client)
 
 static void refused(struct line *line, struct slot *slot, const struct flight *flight, uint8_t code)
 {
+    line->refused_ms = clock_mono_ms();
     struct slice topic = topic_of(line, slot, flight);
-    char reason[JOURNAL_MAX_REASON];
-    snprintf(reason, sizeof reason, "refused by the broker: %s (0x%02x) on topic %.*s", mqtt_reason_text(code), code,
-             shown(topic), topic.data ? topic.data : "");
+    char reason[JOURNAL_MAX_REASON], times[32] = "";
+    if (slot->doubts >= LINE_MAX_DOUBTS) {
+        snprintf(times, sizeof times, ", at each of %d attempts", LINE_MAX_DOUBTS);
+    }
+    snprintf(reason, sizeof reason, "refused by the broker: %s (0x%02x) on topic %.*s%s", mqtt_reason_text(code), code,
+             shown(topic), topic.data ? topic.data : "", times);
     slot_blame(slot, reason);
 }
 
@@ -505,6 +516,28 @@ static void retry(struct line *line, const struct flight *flight, uint8_t code)
     pause_sending(line, reason);
 }
 
+static bool is_oldest(struct line *line, uint64_t place)
+{
+    for (uint64_t older = line->window.head; older < place; older++) {
+        if (!slot_is_complete(window_slot(&line->window, older))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Only the oldest event is doubted, and once a pause: a broker that takes nothing now has the time of a whole series of attempts
+ * for each event that it costs. */
+static bool is_to_be_given_up(struct line *line, struct slot *slot, const struct flight *flight)
+{
+    uint64_t pause = line->pauses + !line->is_paused;
+    if (!slot || slot->doubted == pause || !is_oldest(line, flight->place)) {
+        return false;
+    }
+    slot->doubted = pause;
+    return ++slot->doubts >= LINE_MAX_DOUBTS;
+}
+
 static void confirmed(struct line *line)
 {
     metrics_add(METRIC_MQTT_PUBLISHED, 1);
@@ -521,7 +554,8 @@ void line_acked(struct line *line, int mid, uint8_t reason_code)
         return;
     }
     struct slot *slot = window_owner(&line->window, &flight);
-    switch (mqtt_ack_of(reason_code)) {
+    enum mqtt_ack ack = mqtt_ack_of(reason_code);
+    switch (ack) {
     case MQTT_ACK_UNHEARD:
         metrics_add(METRIC_MQTT_UNHEARD, 1);
         if (slot && flight.unheard_is_dead) {
@@ -533,11 +567,12 @@ void line_acked(struct line *line, int mid, uint8_t reason_code)
         confirmed(line);
         break;
     case MQTT_ACK_RETRY:
-        if (line->keeps) {
+    case MQTT_ACK_DOUBTFUL:
+        /* Without a journal its sender waits for an answer and will come again by itself. */
+        if (line->keeps && !(ack == MQTT_ACK_DOUBTFUL && is_to_be_given_up(line, slot, &flight))) {
             retry(line, &flight, reason_code);
             break;
         }
-        /* Its sender waits for an answer and will come again by itself. */
         __attribute__((fallthrough));
     case MQTT_ACK_REFUSED:
         if (slot) {
@@ -620,6 +655,7 @@ static struct slot *accused_event(struct line *line)
 bool line_connected(struct line *line)
 {
     journal_link(line->journal, true, NULL);
+    line->refused_ms = INT64_MIN;
     blame_broker_is_there(&line->blame);
     struct slot *slot = blame_is_proven(&line->blame) ? accused_event(line) : NULL;
     if (slot) {
@@ -651,22 +687,24 @@ static void accuse(struct line *line)
     }
 }
 
-void line_lost(struct line *line, bool closed_by_broker, const char *why)
+bool line_lost(struct line *line, bool closed_by_broker, const char *why)
 {
+    bool is_explained = closed_by_broker && line->refused_ms != INT64_MIN && clock_mono_ms() - line->refused_ms <= REFUSAL_MS;
     (void)line_settle(line);
     if (line->keeps) {
-        if (closed_by_broker) {
+        if (closed_by_broker && !is_explained) {
             accuse(line);
         }
         window_lost(&line->window);
         journal_link(line->journal, false, why);
-        return;
+        return is_explained;
     }
     /* The journal refuses what waits and takes those events back: not one may be touched after that. */
     window_clear(&line->window);
     journal_link(line->journal, false, why);
     journal_rewind(line->journal);
     line->claimable = true;
+    return is_explained;
 }
 
 bool line_is_drained(struct line *line)

@@ -33,6 +33,9 @@ void blame_broker_is_away(struct blame *blame);
 bool blame_is_proven(const struct blame *blame);
 const char *blame_reason(const struct blame *blame); /* if it is proven */
 
+/* An event is dead after so many doubtful refusals (invariant P3). */
+#define LINE_MAX_DOUBTS 8
+
 struct line;
 
 MUST_CHECK enum err line_open(struct line **out, struct journal *journal, struct route_table *routes, int version,
@@ -46,8 +49,9 @@ void line_wake(struct line *line);                                   /* there ma
 bool line_connected(struct line *line);
 /* An attempt to come back to the broker that was lost has failed. */
 void line_unreachable(struct line *line);
-/* The connection is lost. closed_by_broker: it may have been over one of our messages. */
-void line_lost(struct line *line, bool closed_by_broker, const char *why);
+/* The connection is lost. closed_by_broker: it may have been over one of our messages. True if it was over one that the broker
+ * refused for good just before, as some do (Mosquitto 2.0): then nobody else is to blame, and the next connection can be better. */
+bool line_lost(struct line *line, bool closed_by_broker, const char *why);
 
 /* Claims and sends what may be sent now. True if it sent anything, whose answer may be there already. */
 bool line_turn(struct line *line, struct mqtt_client *client);

@@ -35,6 +35,7 @@ struct broker {
     bool tls;
     struct complaint trouble;
     unsigned rejections;       /* attempts with the will that were rejected, running */
+    unsigned birth_doubts;     /* doubtful refusals of "online", running */
     bool accepts_without_will; /* the probe says so */
 };
 
@@ -349,9 +350,15 @@ static void give_birth(struct uplink *uplink)
 
 static void birth_acked(struct uplink *uplink, uint8_t reason_code)
 {
+    unsigned *doubts = &uplink->brokers[uplink->current].birth_doubts;
+    enum mqtt_ack ack = mqtt_ack_of(reason_code);
     birth_answered(uplink);
-    switch (mqtt_ack_of(reason_code)) {
+    if (ack == MQTT_ACK_DOUBTFUL) {
+        ack = ++*doubts < LINE_MAX_DOUBTS ? MQTT_ACK_RETRY : MQTT_ACK_REFUSED;
+    }
+    switch (ack) {
     case MQTT_ACK_REFUSED:
+    case MQTT_ACK_DOUBTFUL:
         give_up_status_topic(uplink, mqtt_reason_text(reason_code));
         break;
     case MQTT_ACK_RETRY:
@@ -360,6 +367,7 @@ static void birth_acked(struct uplink *uplink, uint8_t reason_code)
         break;
     case MQTT_ACK_DONE:
     case MQTT_ACK_UNHEARD:
+        *doubts = 0;
         backoff_reset(&uplink->birth_backoff);
         break;
     }
@@ -457,7 +465,9 @@ static void lost(struct uplink *uplink, const struct mqtt_event *event)
     uplink->lost = uplink->current;
     uplink->is_linked = false;
     blame_birth(uplink, closed_by_broker);
-    line_lost(uplink->line, closed_by_broker, event->text);
+    if (line_lost(uplink->line, closed_by_broker, event->text)) {
+        backoff_reset(&uplink->backoff);
+    }
     wait_for_attempt(uplink, uplink->broker_count);
 }
 
@@ -593,7 +603,7 @@ static void end(struct uplink *uplink)
     if (uplink->is_linked) {
         uplink->is_linked = false;
         log_info("left the broker", LOG_STR("url", uplink->brokers[uplink->current].url));
-        line_lost(uplink->line, false, "the bridge is stopping");
+        (void)line_lost(uplink->line, false, "the bridge is stopping");
     }
     mqtt_client_close(&uplink->client);
     snprintf(uplink->trouble, sizeof uplink->trouble, "stopped");

@@ -32,6 +32,8 @@ struct slot {
     uint64_t tried;      /* sent at some time */
     int64_t rendered_ms; /* wall clock of the rendering: the same again gives the same messages */
     int64_t sent_ms;     /* monotonic, of the last message */
+    unsigned doubts;     /* pauses in which it was refused doubtfully while it was the oldest */
+    uint64_t doubted;    /* the last of those pauses, by number */
     char *reason;        /* why it is dead; NULL: it is not. Owned unless it is reason_without_memory */
 };
 

@@ -1,8 +1,9 @@
 /* The parser (libmicrohttpd 0.9.75) forgives what RFC 9112 calls an error, and each thing that it forgives is a place where a
  * proxy in front of it may count the bytes of a request in another way. Most of it shows in names and values. What does not
- * show is found by arithmetic: the request line and the header lines, as parsed, must account for every byte of the head. A
- * NUL (the parser's strings end there), a line ended by LF alone, a folded line or spare blanks in the request line make the
- * sum differ. A folded line also moves the name behind its value, since the parser copies it to join the parts. */
+ * show is found by place: the parser leaves the parts where they came, so each must begin exactly where the one before it and
+ * the bytes between them end, up to the end of the head. A NUL (the parser's strings end there), a line ended by LF alone or spare
+ * blanks in the request line move what follows. A folded line moves the name behind its value, since the parser copies it to
+ * join the parts. What leaves no trace is a NUL in the place of a line's CR: the parser overwrites both ends of a line with NULs. */
 #include "http_audit.h"
 
 #include "meowbridge/err.h"
@@ -76,6 +77,7 @@ static void check_single(struct http_audit *audit, struct slice name)
 static void check_framing(struct http_audit *audit, struct slice name, struct slice value)
 {
     if (slice_equal_nocase(name, SLICE("Host"))) {
+        audit->host = value;
         if (++audit->hosts > 1) {
             fault(audit, name, "is given twice");
         }
@@ -104,7 +106,11 @@ void http_audit_header(struct http_audit *audit, struct slice name, struct slice
     } else if (!value.data || value.data <= name.data) {
         fault(audit, name, "is folded over lines");
     } else {
-        audit->line_bytes += (size_t)(value.data - name.data) + value.size + 2;
+        if (audit->next && name.data != audit->next) {
+            audit->has_gap = true;
+        }
+        audit->first = audit->first ? audit->first : name.data;
+        audit->next = value.data + value.size + 2;
         if (has_control(value, false)) {
             fault(audit, name, "has a control character");
         }
@@ -113,11 +119,45 @@ void http_audit_header(struct http_audit *audit, struct slice name, struct slice
     }
 }
 
+struct slice http_target_authority(struct slice target)
+{
+    static const struct slice schemes[] = {{"http://", 7}, {"https://", 8}};
+    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
+        size_t start = schemes[i].size, end = start;
+        if (target.size < start || !slice_equal_nocase((struct slice){target.data, start}, schemes[i])) {
+            continue;
+        }
+        while (end < target.size && !strchr("/?#", target.data[end])) {
+            end++;
+        }
+        return (struct slice){target.data + start, end - start};
+    }
+    return (struct slice){0};
+}
+
+/* A request in absolute form may repeat its Host, not contradict it. */
+static bool names_another_host(const struct http_audit *audit, struct slice target)
+{
+    struct slice authority = http_target_authority(target), host = audit->host;
+    while (host.size > 0 && (host.data[host.size - 1] == ' ' || host.data[host.size - 1] == '\t')) {
+        host.size--;
+    }
+    return authority.data && audit->hosts > 0 && !slice_equal_nocase(authority, host);
+}
+
+/* The request line, the header lines, and the empty line, with nothing between them. */
+static bool has_gap(const struct http_audit *audit, struct slice method, struct slice target, struct slice version,
+                    size_t head_size)
+{
+    const char *lines = version.data + version.size + 2, *end = (audit->next ? audit->next : lines) + 2;
+    return audit->has_gap || method.data + method.size + 1 + target.size + 1 != version.data ||
+           (audit->first && audit->first != lines) || (size_t)(end - method.data) != head_size;
+}
+
 const char *http_audit_end(struct http_audit *audit, struct slice method, struct slice target, struct slice version,
                            size_t head_size)
 {
     bool is_1_0 = slice_equal(version, SLICE("HTTP/1.0"));
-    size_t request_line = method.size + 1 + target.size + 1 + version.size + 2;
     if (audit->message[0]) {
         return audit->message;
     }
@@ -127,9 +167,13 @@ const char *http_audit_end(struct http_audit *audit, struct slice method, struct
         fault(audit, SLICE("Transfer-Encoding"), "is not part of HTTP/1.0");
     } else if (audit->hosts == 0 && !is_1_0) {
         fault(audit, SLICE("Host"), "is missing");
+    } else if (!is_token(method)) {
+        return "the request method has a character that no method has";
     } else if (has_control(target, true) || memchr(target.data ? target.data : "", ' ', target.size)) {
         return "the request target has a space or a control character";
-    } else if (request_line + audit->line_bytes + 2 != head_size) {
+    } else if (names_another_host(audit, target)) {
+        return "the request target names another host than Host";
+    } else if (has_gap(audit, method, target, version, head_size)) {
         return "the request's head has a NUL byte, a folded line, a line not ended by CR LF, or spare blanks in its first line";
     }
     return audit->message[0] ? audit->message : NULL;

@@ -14,16 +14,21 @@ struct http_audit {
     uint32_t seen_singles;             /* bit i: single_headers[i] was seen */
     unsigned hosts, lengths, codings;
     bool coding_is_chunked, expects_continue;
-    uint64_t declared; /* Content-Length, if there is one */
-    size_t line_bytes; /* of the header lines, each with its CR LF */
-    char message[200]; /* the first fault; empty: none */
+    struct slice host;
+    uint64_t declared;        /* Content-Length, if there is one */
+    const char *first, *next; /* where the first header line begins, and where one behind the last must */
+    bool has_gap;             /* one did not begin there */
+    char message[200];        /* the first fault; empty: none */
 };
 
 void http_audit_begin(struct http_audit *audit, const char *const *single_headers);
 /* Each header in order. name and value must be the parser's own pointers into the head. */
 void http_audit_header(struct http_audit *audit, struct slice name, struct slice value);
-/* Ends it: the request line as parsed, and the size of the whole head on the wire. Returns the sentence for a 400, or NULL. */
+/* Ends it: the request line as parsed (method and version, too, where they came), and the size of the whole head on the wire. Returns the sentence for a 400, or NULL. */
 const char *http_audit_end(struct http_audit *audit, struct slice method, struct slice target, struct slice version,
                            size_t head_size);
+
+/* host:port of a target in absolute form (http://host:port/path), else data NULL. */
+struct slice http_target_authority(struct slice target);
 
 #endif

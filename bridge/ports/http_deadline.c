@@ -6,6 +6,7 @@
 #include "http_internal.h"
 
 #include <linux/tcp.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -24,7 +25,7 @@ static uint64_t bytes_received(const struct http_connection *c)
 void http_deadline_settle_bytes(struct http_connection *c)
 {
     const struct http_request *r = &c->request;
-    if (c->credentials || r->is_chunked || c->peer.address.ss_family == AF_UNIX) {
+    if (c->credentials || c->peer.address.ss_family == AF_UNIX) {
         c->bytes_settled = bytes_received(c);
     } else {
         c->bytes_settled += r->head_size + r->declared;
@@ -39,11 +40,8 @@ static bool is_half_sent(const struct http_connection *c)
 static void refuse_late(struct http_connection *c)
 {
     http_reply_drop(&c->request.reply);
-    c->request.reply = http_reply_error(c->loop->server, 408, "request was not whole in time");
-    http_reply_send_last(c);
-    shutdown(c->fd, SHUT_WR);
-    http_request_finish(c);
-    http_phase_enter(c, PHASE_LINGERING);
+    c->request.reply = http_reply_error(&c->request, 408, "request was not whole in time");
+    http_request_cut(c);
 }
 
 static void check_idle(struct http_connection *c, int64_t timeout_ms)
@@ -102,14 +100,28 @@ static void check_deadline(struct http_connection *c)
     }
 }
 
+/* glibc keeps what is freed below what is still in use, so that a crowd that came and went once would be paid for ever. */
+static void give_memory_back(struct http_loop *loop, unsigned connections)
+{
+    if (connections > loop->crowd) {
+        loop->crowd = connections;
+    } else if (loop->crowd >= HTTP_CROWD && connections < loop->crowd / 2) {
+        malloc_trim(0);
+        loop->crowd = connections;
+    }
+}
+
 void http_deadline_tick(struct http_loop *loop)
 {
     if (loop->now_ms < loop->next_tick_ms) {
         return;
     }
+    unsigned connections = 0;
     for (struct http_connection *c = loop->connections; c; c = c->next) {
         check_deadline(c);
+        connections++;
     }
+    give_memory_back(loop, connections);
     loop->next_tick_ms = loop->now_ms + loop->server->tick_ms;
 }
 

@@ -1,5 +1,5 @@
 /* http_internal: what the files of the HTTP server share. http_server.c has the loops, http_request.c a request's way,
- * http_reply.c the answers, http_deadline.c the clocks.
+ * http_reply.c the answers, http_refusal.c those that libmicrohttpd would give by itself, http_deadline.c the clocks.
  *
  * One libmicrohttpd daemon a loop, with external epoll and without a listening socket: its own epoll threads hang when exactly
  * 128 sockets are ready in one turn, and its accepting knows neither a limit over all loops nor what to do without a free
@@ -15,7 +15,7 @@
  *                           │        └─too large, no memory─▶ DISCARD
  *                           ├─answered, body small─▶ DISCARD ─whole─▶ ANSWERED
  *                           └─answered early─▶ ANSWERED ─▶ closed, lingering (http_linger.h)
- *   IDLE, HEADERS, BODY, DISCARD ─time is up─▶ 408, LINGERING ─▶ closed
+ *   IDLE, HEADERS, BODY, DISCARD ─time is up, or malformed─▶ refused, LINGERING ─▶ closed
  *
  * Invariants, in the loop's thread:
  *   1. is_known from handler.headers to handler.finished, and server->under_way counts those requests.
@@ -40,7 +40,8 @@ struct MHD_Response;
 enum {
     HTTP_MAX_LOOPS = 64,
     HTTP_POOL_BYTES = 16 << 10, /* of libmicrohttpd's, a connection: headers and read buffer */
-    HTTP_FIXED_FDS = 3
+    HTTP_FIXED_FDS = 3,
+    HTTP_CROWD = 256 /* connections whose memory is worth giving back */
 };
 
 enum http_phase {
@@ -102,6 +103,7 @@ struct http_loop {
     struct http_connection *connections;
     struct http_connection *entering; /* while MHD_add_connection runs */
     unsigned parked;
+    unsigned crowd; /* the most connections at a tick since memory was given back */
     int64_t now_ms, next_tick_ms, accept_again_ms, warn_again_ms, settle_ms;
     bool is_quiescing, is_settled, is_ending;
     struct http_linger linger;
@@ -131,15 +133,24 @@ struct http_server {
 void http_phase_enter(struct http_connection *connection, enum http_phase phase); /* the only one that assigns it */
 /* Ends the request on the connection: handler.finished if that is due, memory. Again is harmless. */
 void http_request_finish(struct http_connection *connection);
+/* Ends it before it was read to its end: sends its reply past libmicrohttpd and closes the connection for writing. */
+void http_request_cut(struct http_connection *connection);
 
 /* --- http_reply.c --- */
 
 struct http_reply http_reply_make(const struct http_answer *answer);
-struct http_reply http_reply_error(const struct http_server *server, unsigned status, const char *message);
+/* A refusal of the server's own, which handler.refused is told of. */
+struct http_reply http_reply_error(struct http_request *request, unsigned status, const char *message);
 void http_reply_drop(struct http_reply *reply);
 bool http_reply_add_header(struct http_reply *reply, const char *name, const char *value);
 /* Sends the request's reply past libmicrohttpd, where that cannot send it any more, and says that it is the last. Drops it. */
 void http_reply_send_last(struct http_connection *connection);
+
+/* --- http_refusal.c --- */
+
+MUST_CHECK enum err http_refusal_init(struct error *why); /* before the first loop runs; again is harmless */
+/* Hands the reply to libmicrohttpd; false: it does not take it. Only so: what calls MHD_queue_response is the library. */
+MUST_CHECK bool http_reply_queue(struct http_connection *connection, const struct http_reply *reply);
 
 /* --- http_deadline.c --- */
 

@@ -43,11 +43,15 @@ struct http_reply http_reply_make(const struct http_answer *answer)
     return reply;
 }
 
-struct http_reply http_reply_error(const struct http_server *server, unsigned status, const char *message)
+struct http_reply http_reply_error(struct http_request *request, unsigned status, const char *message)
 {
+    const struct http_handler *handler = &request->connection->loop->server->options.handler;
     struct buf body;
     buf_init(&body, MAX_ERROR_BODY);
-    server->options.handler.error_body(server->options.handler.ctx, status, message, &body);
+    handler->error_body(handler->ctx, status, message, &body);
+    if (handler->refused) {
+        handler->refused(handler->ctx, request, status, message);
+    }
     struct http_reply reply = http_reply_make(&(struct http_answer){.status = status, .body = buf_slice(&body)});
     buf_free(&body);
     return reply;

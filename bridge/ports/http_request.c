@@ -5,6 +5,7 @@
 #include <microhttpd.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum {
     SMALL_BODY = 64 << 10, /* read and thrown away, so that the connection lives */
@@ -45,25 +46,35 @@ void http_request_finish(struct http_connection *c)
     r->user = NULL;
 }
 
+void http_request_cut(struct http_connection *c)
+{
+    http_reply_send_last(c);
+    shutdown(c->fd, SHUT_WR);
+    http_request_finish(c);
+    http_phase_enter(c, PHASE_LINGERING);
+}
+
 static void set_error(struct http_request *r, unsigned status, const char *message)
 {
     http_reply_drop(&r->reply);
-    r->reply = http_reply_error(r->connection->loop->server, status, message);
+    r->reply = http_reply_error(r, status, message);
     r->is_answered = true;
 }
 
 static enum MHD_Result queue_reply(struct http_connection *c)
 {
     struct http_reply *reply = &c->request.reply;
-    bool closes = atomic_load(&c->loop->server->is_quiescing);
+    /* libmicrohttpd forgives much in the chunked coding that another parser may not, so what it takes for the end of such a
+     * body is no place where a next request could begin */
+    bool closes = atomic_load(&c->loop->server->is_quiescing) || c->request.is_chunked;
     http_phase_enter(c, PHASE_ANSWERED);
     if (!reply->response || (closes && !http_reply_add_header(reply, "Connection", "close"))) {
         http_reply_drop(reply);
         return MHD_NO; /* no memory for an answer: closes the connection */
     }
-    enum MHD_Result result = MHD_queue_response(c->mhd, reply->status, reply->response);
+    bool is_queued = http_reply_queue(c, reply);
     http_reply_drop(reply);
-    return result;
+    return is_queued ? MHD_YES : MHD_NO;
 }
 
 static enum MHD_Result queue_early(struct http_connection *c)
@@ -74,20 +85,14 @@ static enum MHD_Result queue_early(struct http_connection *c)
 
 static struct slice path_of(struct slice target)
 {
-    const char *start = target.data, *end = target.data + target.size;
-    if (target.size > 0 && start[0] != '/') { /* absolute form: what follows the authority */
-        const char *authority = memmem(start, target.size, "://", 3);
-        authority = authority ? authority + 3 : end;
-        size_t size = (size_t)(end - authority);
-        const char *slash = authority == end ? NULL : memchr(authority, '/', size);
-        const char *query = authority == end ? NULL : memchr(authority, '?', size);
-        if (authority != end && (!slash || (query && query < slash))) {
-            return SLICE("/");
-        }
-        start = slash ? slash : start;
+    struct slice authority = http_target_authority(target), path = target;
+    if (authority.data) {
+        const char *start = authority.data + authority.size;
+        path = (struct slice){start, (size_t)(target.data + target.size - start)};
     }
-    const char *query = memchr(start, '?', (size_t)(end - start));
-    return (struct slice){start, (size_t)((query ? query : end) - start)};
+    const char *query = path.size ? memchr(path.data, '?', path.size) : NULL;
+    path.size = query ? (size_t)(query - path.data) : path.size;
+    return authority.data && path.size == 0 ? SLICE("/") : path;
 }
 
 /* The request line is in: libmicrohttpd's only chance to show the target before it decodes it. */

@@ -203,7 +203,7 @@ static int poll_timeout(struct http_loop *loop, bool accepts)
     if (MHD_get_timeout(loop->daemon, &mhd_ms) == MHD_YES) {
         until_ms = earlier(until_ms, loop->now_ms + (int64_t)(mhd_ms < INT32_MAX ? mhd_ms : INT32_MAX));
     }
-    if (loop->connections || loop->linger.count > 0) {
+    if (loop->connections || loop->linger.count > 0 || loop->crowd >= HTTP_CROWD) {
         until_ms = earlier(until_ms, loop->next_tick_ms);
     }
     if (!loop->is_quiescing && !accepts) {
@@ -379,7 +379,10 @@ static enum err open_parts(struct http_server *server, struct error *why)
 {
     const struct http_server_options *o = &server->options;
     bool has_tls = o->tls_certificate_file && o->tls_certificate_file[0];
-    enum err err = has_tls ? http_tls_open(&server->tls, o->tls_certificate_file, o->tls_key_file, why) : ERR_NONE;
+    enum err err = http_refusal_init(why);
+    if (!err && has_tls) {
+        err = http_tls_open(&server->tls, o->tls_certificate_file, o->tls_key_file, why);
+    }
     err = err ? err : http_listener_open(&server->listener, o, why);
     server->port = server->listener.port;
     for (unsigned i = 0; i < o->threads && !err; i++) {

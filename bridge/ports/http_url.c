@@ -81,7 +81,7 @@ static enum err parse_ipv6(struct slice text, struct http_url *out, struct error
     }
     memcpy(out->host, text.data + 1, size);
     struct slice rest = drop(text, size + 2);
-    if (inet_pton(AF_INET6, out->host, &address) != 1 || (rest.size > 0 && rest.data[0] != ':')) {
+    if (strlen(out->host) != size || inet_pton(AF_INET6, out->host, &address) != 1 || (rest.size > 0 && rest.data[0] != ':')) {
         return error_set(why, ERR_INVALID, "an IPv6 address in a URL stands in brackets, as in http://[::1]:8080/");
     }
     return rest.size > 0 ? parse_port(drop(rest, 1), out, why) : ERR_NONE;

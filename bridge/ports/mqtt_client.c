@@ -12,13 +12,14 @@
  *  - What mosquitto_publish_v5 refuses with MOSQ_ERR_NO_CONN may be queued or not; the connection ends there either way.
  *  - on_disconnect gets an MQTT reason code or a library error code in the same argument. It is the broker's reason exactly when
  *    the loop function returns success.
- *  - After a bad client id mosquitto_new closes file descriptor 0; an unknown property in an answer, or a PUBLISH one byte too
- *    long, ends in a failed assertion. So all that goes in is checked here first, and the CONNACK is looked at before it is read.
+ *  - After a bad client id mosquitto_new closes file descriptor 0; a PUBLISH one byte too long ends in a failed assertion. So all
+ *    that goes in is checked here first. An unknown property from the broker does so, too: see mqtt_guard.c.
  *  - The reason code of a PUBREC is dropped unless it is an error: a QoS 2 message is never reported as unheard (0x10).
  *  - A broker's DISCONNECT that arrives while a packet is half written costs the memory of that packet. */
 #include "meowbridge/mqtt_client.h"
 
 #include "meowbridge/clock.h"
+#include "mqtt_guard.h"
 #include "mqtt_packet.h"
 #include "mqtt_tls.h"
 #include "resolver.h"
@@ -57,6 +58,7 @@ struct mqtt_client {
     enum state state;
     struct mosquitto *library;
     struct mqtt_tls_session *tls; /* NULL: plain TCP */
+    bool is_poisoned;             /* an assertion of the library failed over a packet: it can only be destroyed */
     int version;
     unsigned window;
     int64_t keepalive_ms, connect_timeout_ms;
@@ -667,7 +669,7 @@ static int read_packets(struct mqtt_client *client, int *error)
     int rc;
     do {
         before_library(client);
-        rc = mosquitto_loop_read(client->library, 1);
+        rc = mqtt_guard_loop_read(client->library, &client->is_poisoned);
         *error = errno;
     } while (rc == 0 && mqtt_tls_has_pending(ssl_of(client)));
     return rc;
@@ -676,6 +678,10 @@ static int read_packets(struct mqtt_client *client, int *error)
 static void read_and_settle(struct mqtt_client *client)
 {
     int error, fd = mosquitto_socket(client->library), rc = read_packets(client, &error);
+    if (client->is_poisoned) {
+        fail(client, MOSQ_ERR_PROTOCOL, 0);
+        return;
+    }
     client->heard_ms = client->now_ms;
     /* A broker with Nagle's algorithm holds the second PUBACK of a burst back until the first is acknowledged: 40 ms. */
     if (mosquitto_socket(client->library) == fd) {
@@ -689,7 +695,7 @@ static void read_and_settle(struct mqtt_client *client)
 static void work_tls_handshake(struct mqtt_client *client)
 {
     before_library(client);
-    int rc = mosquitto_loop_read(client->library, 1), error = errno;
+    int rc = mqtt_guard_loop_read(client->library, &client->is_poisoned), error = errno;
     if (rc || mqtt_tls_session_trouble(client->tls)) {
         fail(client, rc ? rc : MOSQ_ERR_TLS, error);
     } else if (mqtt_tls_is_established(ssl_of(client))) {

@@ -1,9 +1,9 @@
 /* The reason codes of OASIS MQTT 5.0, section 2.4, their names, and what a PUBACK, PUBREC or PUBCOMP with each asks of the sender.
  *
- * What another attempt can change is tried again: a lack of resources, an unexplained error, and the packet identifier errors
- * 0x91 and 0x92, which say that the two sides disagree about the session, and a new session ends that. What lies in the message
- * or in the permissions is refused for good. A code that the standard does not know counts as its class does: from 0x80 on an
- * unspecified error, below it a success. */
+ * What another attempt can change is tried again: a lack of resources, and the packet identifier errors 0x91 and 0x92, which say
+ * that the two sides disagree about the session, and a new session ends that. What lies in the message or in the permissions is
+ * refused for good. An unexplained error can be either, and is doubtful. A code that the standard does not know counts as its
+ * class does: from 0x80 on an unspecified error, below it a success. */
 #include "meowbridge/mqtt_client.h"
 
 static const struct reason {
@@ -19,10 +19,10 @@ static const struct reason {
     {0x11, MQTT_ACK_DONE, "no subscription existed"},
     {0x18, MQTT_ACK_DONE, "continue authentication"},
     {0x19, MQTT_ACK_DONE, "re-authenticate"},
-    {0x80, MQTT_ACK_RETRY, "unspecified error"},
+    {0x80, MQTT_ACK_DOUBTFUL, "unspecified error"},
     {0x81, MQTT_ACK_REFUSED, "malformed packet"},
     {0x82, MQTT_ACK_REFUSED, "protocol error"},
-    {0x83, MQTT_ACK_RETRY, "implementation specific error"},
+    {0x83, MQTT_ACK_DOUBTFUL, "implementation specific error"},
     {0x84, MQTT_ACK_REFUSED, "unsupported protocol version"},
     {0x85, MQTT_ACK_REFUSED, "client identifier not valid"},
     {0x86, MQTT_ACK_REFUSED, "bad user name or password"},
@@ -57,7 +57,7 @@ static const struct reason {
 };
 
 static const struct reason unknown_success = {0, MQTT_ACK_DONE, "unknown success"};
-static const struct reason unknown_error = {0, MQTT_ACK_RETRY, "unknown error"};
+static const struct reason unknown_error = {0, MQTT_ACK_DOUBTFUL, "unknown error"};
 
 static const struct reason *reason_of(uint8_t code)
 {

@@ -20,10 +20,9 @@ static const char schema[] =
     " key BLOB NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL);"
     "CREATE TABLE dead(seq INTEGER PRIMARY KEY, died INTEGER NOT NULL, reason TEXT NOT NULL, accepted INTEGER NOT NULL,"
     " kept INTEGER NOT NULL, flags INTEGER NOT NULL, key BLOB NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL);"
-    "CREATE TABLE keys(generation INTEGER NOT NULL, key BLOB NOT NULL, kept INTEGER NOT NULL,"
-    " PRIMARY KEY(generation, key)) WITHOUT ROWID;"
-    "CREATE TABLE generations(number INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL, keys INTEGER NOT "
-    "NULL);"
+    "CREATE TABLE runs(number INTEGER PRIMARY KEY, level INTEGER NOT NULL, state INTEGER NOT NULL, keys INTEGER NOT NULL,"
+    " last INTEGER NOT NULL, pages INTEGER NOT NULL, stride INTEGER NOT NULL, filter INTEGER NOT NULL, high BLOB NOT NULL);"
+    "CREATE TABLE pages(id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);"
     "CREATE TABLE probe(id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);";
 
 enum statement {
@@ -47,14 +46,13 @@ enum statement {
     EVENT_SIZES,
     EVENT_DELETE,
     EVENT_BURY,
-    KEY_PUT,
-    KEY_FIND,
-    KEY_LOW,
-    KEY_HIGH,
-    KEY_DELETE,
-    GENERATION_LIST,
-    GENERATION_PUT,
-    GENERATION_DELETE,
+    RUN_LIST,
+    RUN_PUT,
+    RUN_DELETE,
+    PAGE_PUT,
+    PAGE_GET,
+    PAGE_NTH,
+    PAGES_DELETE,
     BEGIN_READING,
     LOOK_DOWN,
     LOOK_UP,
@@ -86,8 +84,8 @@ enum statement {
     "SELECT " LOOK_COLUMNS(d) ", d.died, d.reason FROM dead d WHERE d.seq = ?1 UNION ALL SELECT " LOOK_COLUMNS( \
         e) ", NULL, NULL FROM events e WHERE e.seq = ?1 LIMIT 1"
 
-#define TOUCH_SQL                                                                                       \
-    "SELECT EXISTS(SELECT 1 FROM dead), EXISTS(SELECT 1 FROM keys), EXISTS(SELECT 1 FROM generations)," \
+#define TOUCH_SQL                                                                                 \
+    "SELECT EXISTS(SELECT 1 FROM dead), EXISTS(SELECT 1 FROM runs), EXISTS(SELECT 1 FROM pages)," \
     " EXISTS(SELECT 1 FROM probe)"
 
 static const char *const statements[STATEMENT_COUNT] = {
@@ -113,14 +111,14 @@ static const char *const statements[STATEMENT_COUNT] = {
     [EVENT_SIZES] = "SELECT seq, kept, length(head) + length(body) FROM events WHERE seq <= ?1 ORDER BY seq LIMIT ?2",
     [EVENT_DELETE] = "DELETE FROM events WHERE seq <= ?1",
     [EVENT_BURY] = BURY_SQL,
-    [KEY_PUT] = "INSERT OR REPLACE INTO keys(generation, key, kept) VALUES(?1, ?2, ?3)",
-    [KEY_FIND] = "SELECT kept FROM keys WHERE generation = ?1 AND key = ?2",
-    [KEY_LOW] = "SELECT key FROM keys WHERE generation = ?1 ORDER BY key LIMIT 1 OFFSET ?2",
-    [KEY_HIGH] = "SELECT key FROM keys WHERE generation = ?1 ORDER BY key DESC LIMIT 1",
-    [KEY_DELETE] = "DELETE FROM keys WHERE generation = ?1 AND key <= ?2",
-    [GENERATION_LIST] = "SELECT number, first, last, keys FROM generations ORDER BY number",
-    [GENERATION_PUT] = "INSERT OR REPLACE INTO generations(number, first, last, keys) VALUES(?1, ?2, ?3, ?4)",
-    [GENERATION_DELETE] = "DELETE FROM generations WHERE number = ?1",
+    [RUN_LIST] = "SELECT number, level, state, keys, last, pages, stride, filter, high FROM runs ORDER BY number LIMIT ?1",
+    [RUN_PUT] = "INSERT OR REPLACE INTO runs(number, level, state, keys, last, pages, stride, filter, high)"
+                " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    [RUN_DELETE] = "DELETE FROM runs WHERE number = ?1",
+    [PAGE_PUT] = "INSERT INTO pages(id, bytes) VALUES(?1, ?2)",
+    [PAGE_GET] = "SELECT bytes FROM pages WHERE id = ?1",
+    [PAGE_NTH] = "SELECT id FROM pages WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1 OFFSET ?3",
+    [PAGES_DELETE] = "DELETE FROM pages WHERE id BETWEEN ?1 AND ?2",
     [BEGIN_READING] = "BEGIN",
     [LOOK_DOWN] = LOOK_SQL " ORDER BY seq DESC",
     [LOOK_UP] = LOOK_SQL " ORDER BY seq",
@@ -135,14 +133,14 @@ static const char *const statements[STATEMENT_COUNT] = {
 
 enum {
     PAGE_SIZE = 8192,
-    CACHE_KIB = 32 * 1024,
+    CACHE_KIB = 4 * 1024,
     READER_CACHE_KIB = 2 * 1024,
     LOADING_CACHE_KIB = 512,           /* pages that are read once would fill the big one */
     LOG_FILE_LIMIT = 16 * 1024 * 1024, /* what the log's file shrinks to when it begins anew */
     BUSY_MS = 2000,                    /* for whoever else opens our file */
     TRIM_EVENTS = 1024,
     TRIM_BYTES = 2 * 1024 * 1024,
-    TRIM_KEYS = 2000,
+    TRIM_PAGES = 128,
     FRAME_HEADER = 24,
 };
 
@@ -210,7 +208,7 @@ static void bind_bytes(struct db *db, enum statement id, int column, const void 
 }
 
 /* Runs a statement that gives no rows, or whose rows do not matter. */
-static enum err run(struct db *db, enum statement id, struct error *why)
+static enum err run_statement(struct db *db, enum statement id, struct error *why)
 {
     int status = sqlite3_step(db->prepared[id]);
     enum err code = status == SQLITE_DONE || status == SQLITE_ROW ? ERR_NONE : fail(db, status, why);
@@ -476,7 +474,7 @@ static enum err check_unseen(const char *path, struct error *why)
         code = db_event_oldest(db, &seq, &kept_ms, why);
     }
     if (code == ERR_NONE) {
-        code = run(db, TOUCH_ALL, why);
+        code = run_statement(db, TOUCH_ALL, why);
     }
     free_db(db);
     free(uri);
@@ -568,7 +566,7 @@ enum err db_begin(struct db *db, enum db_sync sync, struct error *why)
         }
         db->is_lazy = is_lazy;
     }
-    return run(db, BEGIN, why);
+    return run_statement(db, BEGIN, why);
 }
 
 enum err db_commit(struct db *db, struct error *why)
@@ -579,7 +577,7 @@ enum err db_commit(struct db *db, struct error *why)
         code = read_number(db, FREE_COUNT, &free_pages, why);
     }
     if (code == ERR_NONE) {
-        code = run(db, COMMIT, why);
+        code = run_statement(db, COMMIT, why);
     }
     if (code != ERR_NONE) {
         db_rollback(db);
@@ -595,7 +593,7 @@ enum err db_commit(struct db *db, struct error *why)
 void db_rollback(struct db *db)
 {
     struct error ignored;
-    if (!sqlite3_get_autocommit(db->handle) && run(db, ROLLBACK, &ignored) != ERR_NONE) {
+    if (!sqlite3_get_autocommit(db->handle) && run_statement(db, ROLLBACK, &ignored) != ERR_NONE) {
         ASSERT(sqlite3_get_autocommit(db->handle));
     }
 }
@@ -669,13 +667,13 @@ enum err db_state_write(struct db *db, uint64_t cursor, uint64_t dead, int64_t c
     bind_u64(db, STATE_WRITE, 1, cursor);
     bind_u64(db, STATE_WRITE, 2, dead);
     bind_i64(db, STATE_WRITE, 3, clock_ms);
-    return run(db, STATE_WRITE, why);
+    return run_statement(db, STATE_WRITE, why);
 }
 
 enum err db_indexed_write(struct db *db, uint64_t indexed, struct error *why)
 {
     bind_u64(db, INDEXED_WRITE, 1, indexed);
-    return run(db, INDEXED_WRITE, why);
+    return run_statement(db, INDEXED_WRITE, why);
 }
 
 /* Two transactions, since pages that are freed in the one that took them are never written. */
@@ -687,7 +685,7 @@ enum err db_probe(struct db *db, size_t bytes, struct error *why)
     for (size_t i = 0; i < sizeof both / sizeof both[0] && code == ERR_NONE; i++) {
         code = db_begin(db, DB_DURABLE, why);
         if (code == ERR_NONE) {
-            code = run(db, both[i], why);
+            code = run_statement(db, both[i], why);
         }
         if (code == ERR_NONE) {
             code = db_commit(db, why);
@@ -720,7 +718,7 @@ static enum err put_event(struct db *db, const struct journal_event *event, uint
     bind_bytes(db, EVENT_PUT, 5, event->key, JOURNAL_KEY_BYTES);
     bind_bytes(db, EVENT_PUT, 6, event->head.data, event->head.size);
     bind_bytes(db, EVENT_PUT, 7, event->body.data, event->body.size);
-    return run(db, EVENT_PUT, why);
+    return run_statement(db, EVENT_PUT, why);
 }
 
 enum err db_event_put(struct db *db, const struct journal_event *event, int64_t kept_ms, struct error *why)
@@ -844,7 +842,7 @@ enum err db_event_trim(struct db *db, uint64_t upto, int64_t kept_until, size_t 
         return code;
     }
     bind_u64(db, EVENT_DELETE, 1, last);
-    return run(db, EVENT_DELETE, why);
+    return run_statement(db, EVENT_DELETE, why);
 }
 
 enum err db_event_bury(struct db *db, uint64_t seq, int64_t died_ms, const char *reason, bool *added, struct error *why)
@@ -852,113 +850,103 @@ enum err db_event_bury(struct db *db, uint64_t seq, int64_t died_ms, const char 
     bind_u64(db, EVENT_BURY, 1, seq);
     bind_i64(db, EVENT_BURY, 2, died_ms);
     sqlite3_bind_text(db->prepared[EVENT_BURY], 3, reason, -1, SQLITE_STATIC);
-    enum err code = run(db, EVENT_BURY, why);
+    enum err code = run_statement(db, EVENT_BURY, why);
     *added = code == ERR_NONE && sqlite3_changes(db->handle) > 0;
     return code;
 }
 
-/* --- index --- */
+/* --- runs --- */
 
-enum err db_key_put(struct db *db, uint64_t generation, const uint8_t key[JOURNAL_KEY_BYTES], int64_t kept_ms,
-                    struct error *why)
+enum err db_run_list(struct db *db, struct db_run *out, size_t max, size_t *count, struct error *why)
 {
-    bind_u64(db, KEY_PUT, 1, generation);
-    bind_bytes(db, KEY_PUT, 2, key, JOURNAL_KEY_BYTES);
-    bind_i64(db, KEY_PUT, 3, kept_ms);
-    return run(db, KEY_PUT, why);
-}
-
-enum err db_key_find(struct db *db, uint64_t generation, const uint8_t key[JOURNAL_KEY_BYTES], bool *found, int64_t *kept_ms,
-                     struct error *why)
-{
-    bind_u64(db, KEY_FIND, 1, generation);
-    bind_bytes(db, KEY_FIND, 2, key, JOURNAL_KEY_BYTES);
-    enum err code = next_row(db, KEY_FIND, found, why);
-    if (*found) {
-        *kept_ms = column_i64(db, KEY_FIND, 0);
-        sqlite3_reset(db->prepared[KEY_FIND]);
+    bind_u64(db, RUN_LIST, 1, max);
+    bool row = true;
+    enum err code = ERR_NONE;
+    *count = 0;
+    while (code == ERR_NONE && (code = next_row(db, RUN_LIST, &row, why)) == ERR_NONE && row) {
+        struct db_run *run = &out[(*count)++];
+        *run = (struct db_run){
+            .number = column_u64(db, RUN_LIST, 0),
+            .level = (unsigned)column_i64(db, RUN_LIST, 1),
+            .state = (enum db_run_state)column_i64(db, RUN_LIST, 2),
+            .keys = column_u64(db, RUN_LIST, 3),
+            .last_ms = column_i64(db, RUN_LIST, 4),
+            .pages = (uint32_t)column_i64(db, RUN_LIST, 5),
+            .stride = (uint32_t)column_i64(db, RUN_LIST, 6),
+            .filter_blocks = (uint32_t)column_i64(db, RUN_LIST, 7),
+        };
+        bool is_good = column_key(db, RUN_LIST, 8, run->high) && run->stride > 0 && run->filter_blocks > 0 &&
+                       (run->state != RUN_LIVE || (run->keys > 0 && run->pages > 0));
+        code = is_good ? ERR_NONE : fail(db, SQLITE_CORRUPT, why);
     }
+    sqlite3_reset(db->prepared[RUN_LIST]);
     return code;
 }
 
-static enum err read_key(struct db *db, enum statement id, bool *found, uint8_t out[JOURNAL_KEY_BYTES], struct error *why)
+enum err db_run_put(struct db *db, const struct db_run *run, struct error *why)
 {
-    enum err code = next_row(db, id, found, why);
-    if (*found) {
-        if (!column_key(db, id, 0, out)) {
-            code = fail(db, SQLITE_CORRUPT, why);
-        }
-        sqlite3_reset(db->prepared[id]);
-    }
-    return code;
+    bind_u64(db, RUN_PUT, 1, run->number);
+    bind_i64(db, RUN_PUT, 2, run->level);
+    bind_i64(db, RUN_PUT, 3, run->state);
+    bind_u64(db, RUN_PUT, 4, run->keys);
+    bind_i64(db, RUN_PUT, 5, run->last_ms);
+    bind_i64(db, RUN_PUT, 6, run->pages);
+    bind_i64(db, RUN_PUT, 7, run->stride);
+    bind_i64(db, RUN_PUT, 8, run->filter_blocks);
+    bind_bytes(db, RUN_PUT, 9, run->high, JOURNAL_KEY_BYTES);
+    return run_statement(db, RUN_PUT, why);
 }
 
-enum err db_key_trim(struct db *db, uint64_t generation, bool *empty, struct error *why)
+enum err db_run_delete(struct db *db, uint64_t number, struct error *why)
 {
-    uint8_t upto[JOURNAL_KEY_BYTES];
-    bool found;
-    bind_u64(db, KEY_LOW, 1, generation);
-    bind_i64(db, KEY_LOW, 2, TRIM_KEYS);
-    enum err code = read_key(db, KEY_LOW, &found, upto, why);
-    *empty = !found;
+    bind_u64(db, RUN_DELETE, 1, number);
+    return run_statement(db, RUN_DELETE, why);
+}
+
+static uint64_t page_id(uint64_t run, uint32_t page)
+{
+    return run << 31 | page;
+}
+
+enum err db_page_put(struct db *db, uint64_t run, uint32_t page, const void *bytes, size_t size, struct error *why)
+{
+    bind_u64(db, PAGE_PUT, 1, page_id(run, page));
+    bind_bytes(db, PAGE_PUT, 2, bytes, size);
+    return run_statement(db, PAGE_PUT, why);
+}
+
+enum err db_page_get(struct db *db, uint64_t run, uint32_t page, void *bytes, size_t size, struct error *why)
+{
+    bool row;
+    bind_u64(db, PAGE_GET, 1, page_id(run, page));
+    enum err code = next_row(db, PAGE_GET, &row, why);
     if (code != ERR_NONE) {
         return code;
     }
-    if (*empty) {
-        memset(upto, 0xff, sizeof upto);
+    struct slice found = row ? column_slice(db, PAGE_GET, 0) : (struct slice){0};
+    bool is_good = found.size == size;
+    if (is_good && size > 0) {
+        memcpy(bytes, found.data, size);
     }
-    bind_u64(db, KEY_DELETE, 1, generation);
-    bind_bytes(db, KEY_DELETE, 2, upto, sizeof upto);
-    return run(db, KEY_DELETE, why);
+    sqlite3_reset(db->prepared[PAGE_GET]);
+    return is_good ? ERR_NONE : fail(db, SQLITE_CORRUPT, why);
 }
 
-static enum err read_range(struct db *db, struct db_generation *generation, struct error *why)
+enum err db_pages_trim(struct db *db, uint64_t run, bool *empty, struct error *why)
 {
-    bind_u64(db, KEY_LOW, 1, generation->number);
-    bind_i64(db, KEY_LOW, 2, 0);
-    bind_u64(db, KEY_HIGH, 1, generation->number);
-    enum err code = read_key(db, KEY_LOW, &generation->has_range, generation->low, why);
-    if (code == ERR_NONE && generation->has_range) {
-        code = read_key(db, KEY_HIGH, &generation->has_range, generation->high, why);
+    const uint64_t first = page_id(run, 0), end = page_id(run + 1, 0) - 1;
+    int64_t last = -1;
+    bind_u64(db, PAGE_NTH, 1, first);
+    bind_u64(db, PAGE_NTH, 2, end);
+    bind_i64(db, PAGE_NTH, 3, TRIM_PAGES);
+    enum err code = read_number(db, PAGE_NTH, &last, why);
+    *empty = last < 0;
+    if (code != ERR_NONE) {
+        return code;
     }
-    return code;
-}
-
-enum err db_generation_list(struct db *db, struct db_generation *out, size_t max, size_t *count, struct error *why)
-{
-    bool row = true;
-    enum err code = ERR_NONE;
-    for (*count = 0; row && code == ERR_NONE && *count < max;) {
-        code = next_row(db, GENERATION_LIST, &row, why);
-        if (row) {
-            out[(*count)++] = (struct db_generation){
-                .number = column_u64(db, GENERATION_LIST, 0),
-                .first_ms = column_i64(db, GENERATION_LIST, 1),
-                .last_ms = column_i64(db, GENERATION_LIST, 2),
-                .keys = column_u64(db, GENERATION_LIST, 3),
-            };
-        }
-    }
-    sqlite3_reset(db->prepared[GENERATION_LIST]);
-    for (size_t i = 0; i < *count && code == ERR_NONE; i++) {
-        code = read_range(db, &out[i], why);
-    }
-    return code;
-}
-
-enum err db_generation_put(struct db *db, const struct db_generation *generation, struct error *why)
-{
-    bind_u64(db, GENERATION_PUT, 1, generation->number);
-    bind_i64(db, GENERATION_PUT, 2, generation->first_ms);
-    bind_i64(db, GENERATION_PUT, 3, generation->last_ms);
-    bind_u64(db, GENERATION_PUT, 4, generation->keys);
-    return run(db, GENERATION_PUT, why);
-}
-
-enum err db_generation_delete(struct db *db, uint64_t number, struct error *why)
-{
-    bind_u64(db, GENERATION_DELETE, 1, number);
-    return run(db, GENERATION_DELETE, why);
+    bind_u64(db, PAGES_DELETE, 1, first);
+    bind_u64(db, PAGES_DELETE, 2, *empty ? end : (uint64_t)last);
+    return run_statement(db, PAGES_DELETE, why);
 }
 
 /* --- looking, and replaying --- */
@@ -1025,7 +1013,7 @@ enum err db_open_look(struct db **out, const char *path, bool has_log, struct er
 
 enum err db_begin_reading(struct db *db, struct error *why)
 {
-    return run(db, BEGIN_READING, why);
+    return run_statement(db, BEGIN_READING, why);
 }
 
 static bool read_look(struct db *db, enum statement id, struct db_look *out)
@@ -1132,8 +1120,8 @@ static enum err leave_dead(struct db *db, const struct db_look *row, uint64_t mo
     bind_u64(db, DEAD_DELETE, 1, row->seq);
     bind_u64(db, EVENT_MOVE, 1, row->seq);
     bind_u64(db, EVENT_MOVE, 2, flags | (uint64_t)row->replays << REPLAYS_SHIFT);
-    enum err code = run(db, DEAD_DELETE, why);
-    return code == ERR_NONE ? run(db, EVENT_MOVE, why) : code;
+    enum err code = run_statement(db, DEAD_DELETE, why);
+    return code == ERR_NONE ? run_statement(db, EVENT_MOVE, why) : code;
 }
 
 enum err db_replay_put(struct db *db, const struct journal_event *event, const struct db_look *row, int64_t kept_ms,

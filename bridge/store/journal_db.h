@@ -4,8 +4,8 @@
  *   events      seq -> event; pending above the cursor, published (until they are deleted) up to it; flags: is it a replay and
  *               of which one, or dead once and moved to which one
  *   dead        copies of the events that were buried, with the reason, until they are replayed
- *   keys        (generation, key) -> when; the index of the keys of events up to state.indexed
- *   generations number -> span of time and count of its keys
+ *   runs        the index of the keys of events up to state.indexed: sorted runs of keys (journal_run.h) ...
+ *   pages       ... and their pages, (run, page) -> bytes
  *
  * A handle belongs to one thread at a time. One writer and one reader at most; the writer alone writes and checkpoints,
  * because of the WAL-reset bug (SQLite 3.7.0 to 3.51.2). Errors: ERR_FULL, ERR_IO, ERR_CORRUPT, ERR_BUSY, ERR_MEMORY, with a sentence. */
@@ -75,25 +75,30 @@ MUST_CHECK enum err db_event_trim(struct db *db, uint64_t upto, int64_t kept_unt
 MUST_CHECK enum err db_event_bury(struct db *db, uint64_t seq, int64_t died_ms, const char *reason, bool *added,
                                   struct error *why);
 
-/* --- index --- */
+/* --- runs: the index's, see journal_run.h --- */
 
-struct db_generation {
+#define DB_PAGE_BYTES 8136 /* of one row that fills a page */
+
+enum db_run_state { RUN_BUILDING, RUN_LIVE, RUN_DROPPING };
+
+struct db_run {
     uint64_t number;
-    int64_t first_ms, last_ms;
+    unsigned level;
+    enum db_run_state state;
     uint64_t keys;
-    bool has_range; /* low and high are set */
-    uint8_t low[JOURNAL_KEY_BYTES], high[JOURNAL_KEY_BYTES];
+    int64_t last_ms; /* of its keys */
+    uint32_t pages, stride, filter_blocks;
+    uint8_t high[JOURNAL_KEY_BYTES]; /* the last key */
 };
-MUST_CHECK enum err db_key_put(struct db *db, uint64_t generation, const uint8_t key[JOURNAL_KEY_BYTES], int64_t kept_ms,
-                               struct error *why);
-MUST_CHECK enum err db_key_find(struct db *db, uint64_t generation, const uint8_t key[JOURNAL_KEY_BYTES], bool *found,
-                                int64_t *kept_ms, struct error *why);
-/* Deletes the lowest keys of a generation, a bounded number; *empty when none is left. */
-MUST_CHECK enum err db_key_trim(struct db *db, uint64_t generation, bool *empty, struct error *why);
-/* Up to max, oldest first, with their ranges. */
-MUST_CHECK enum err db_generation_list(struct db *db, struct db_generation *out, size_t max, size_t *count, struct error *why);
-MUST_CHECK enum err db_generation_put(struct db *db, const struct db_generation *generation, struct error *why);
-MUST_CHECK enum err db_generation_delete(struct db *db, uint64_t number, struct error *why);
+/* Up to max, by number. */
+MUST_CHECK enum err db_run_list(struct db *db, struct db_run *out, size_t max, size_t *count, struct error *why);
+MUST_CHECK enum err db_run_put(struct db *db, const struct db_run *run, struct error *why);
+MUST_CHECK enum err db_run_delete(struct db *db, uint64_t number, struct error *why);
+MUST_CHECK enum err db_page_put(struct db *db, uint64_t run, uint32_t page, const void *bytes, size_t size, struct error *why);
+/* ERR_CORRUPT if it is not there or of another size. */
+MUST_CHECK enum err db_page_get(struct db *db, uint64_t run, uint32_t page, void *bytes, size_t size, struct error *why);
+/* Deletes a bounded number of a run's pages; *empty when none is left. */
+MUST_CHECK enum err db_pages_trim(struct db *db, uint64_t run, bool *empty, struct error *why);
 
 /* --- looking, and replaying: what journal_view.c and replays in journal_sqlite.c need --- */
 

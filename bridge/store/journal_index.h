@@ -4,13 +4,16 @@
 #define JOURNAL_INDEX_H
 
 #include "journal_db.h"
+#include "journal_run.h"
 
 struct index;
 
 struct index_options {
     struct db *db; /* must outlive the index */
     int64_t retention_ms;
-    size_t fresh_bytes; /* of events whose keys are in memory only; more are merged early */
+    size_t fresh_keys;  /* in memory only, at most; twice as many while they are being written */
+    size_t fresh_bytes; /* of their events, which may not be deleted before */
+    const struct run_limits *limits;
 };
 
 /* Reads the keys of the events behind indexed. */

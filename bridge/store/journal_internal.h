@@ -1,7 +1,7 @@
 /* journal_internal: what the journal's implementations share, and nobody else sees.
  *
- *   journal.c ──ops──▶ journal_sqlite.c ──▶ journal_index.c ──▶ journal_db.c [sqlite3.h] ──▶ journal_file.c
- *             └──────▶ journal_memory.c        journal_view.c ──────────▲
+ *   journal.c ──ops──▶ journal_sqlite.c ──▶ journal_index.c ──▶ journal_run.c ──▶ journal_db.c [sqlite3.h] ──▶ journal_file.c
+ *             └──────▶ journal_memory.c        journal_view.c ───────────────────────────▲
  * lane (journal.c) and keyset (journal_keys.c) serve both. Nothing in this header locks: the owner's mutex guards it. */
 #ifndef JOURNAL_INTERNAL_H
 #define JOURNAL_INTERNAL_H
@@ -89,6 +89,10 @@ struct keyset {
     size_t capacity, count;
     uint64_t seed; /* so that nobody can choose ids that collide */
 };
+
+/* Mixed well in its upper half; the seed goes in before each multiplication, so that a difference of two keys alone does not
+ * tell whether they collide. */
+uint64_t key_hash(const uint8_t key[JOURNAL_KEY_BYTES], uint64_t seed);
 
 void keyset_init(struct keyset *set);
 void keyset_free(struct keyset *set);                            /* leaves it empty and usable */

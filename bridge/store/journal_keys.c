@@ -17,15 +17,18 @@ void keyset_free(struct keyset *set)
     *set = (struct keyset){.seed = set->seed};
 }
 
-/* The seed goes in before each multiplication, so that a difference of two keys alone does not tell whether they collide. */
-static size_t home_of(const struct keyset *set, const uint8_t key[JOURNAL_KEY_BYTES])
+uint64_t key_hash(const uint8_t key[JOURNAL_KEY_BYTES], uint64_t seed)
 {
     uint64_t half[2];
     memcpy(half, key, sizeof half);
-    uint64_t mixed = (half[0] ^ set->seed) * UINT64_C(0x9e3779b97f4a7c15);
-    mixed = ((mixed ^ mixed >> 32) + half[1] + set->seed) * UINT64_C(0xd6e8feb86659fd93);
-    mixed = (mixed ^ mixed >> 32) * UINT64_C(0xd6e8feb86659fd93);
-    return (size_t)(mixed >> 32) & (set->capacity - 1);
+    uint64_t mixed = (half[0] ^ seed) * UINT64_C(0x9e3779b97f4a7c15);
+    mixed = ((mixed ^ mixed >> 32) + half[1] + seed) * UINT64_C(0xd6e8feb86659fd93);
+    return (mixed ^ mixed >> 32) * UINT64_C(0xd6e8feb86659fd93);
+}
+
+static size_t home_of(const struct keyset *set, const uint8_t key[JOURNAL_KEY_BYTES])
+{
+    return (size_t)(key_hash(key, set->seed) >> 32) & (set->capacity - 1);
 }
 
 static bool is_free(const struct keyset_entry *entry)

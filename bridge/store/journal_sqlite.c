@@ -36,6 +36,7 @@ enum {
     BURIALS = 1024, /* queued */
     BURIALS_AT_ONCE = 32,
     REPLAY_LOOKS = 8192, /* numbers looked at for one piece of a replay */
+    FRESH_KEYS = 16 * 1024,
     FRESH_BYTES = 64 * 1024 * 1024,
     CHECKPOINT_BYTES = 2 * 1024 * 1024,
     LOG_ALARM_BYTES = 256 * 1024 * 1024,
@@ -110,6 +111,7 @@ struct sqlite_journal {
     int64_t unsaved_ms; /* since when the cursor is ahead of it */
     uint64_t dead;
     int64_t bytes;
+    int64_t longest_upkeep_us;
     struct error trouble; /* why appends are refused: ERR_NONE, or ERR_FULL by max_bytes, or what broke */
     bool is_broken;       /* refuse without trying */
     bool is_full;         /* by max_bytes: try, since room may have come */
@@ -548,9 +550,10 @@ static bool may_step(const struct sqlite_journal *j)
     return j->step_back_off_ms == 0 || clock_mono_ms() >= j->step_ms;
 }
 
-static void update_fullness(struct sqlite_journal *j)
+static void after_upkeep(struct sqlite_journal *j, int64_t upkeep_us)
 {
     pthread_mutex_lock(&j->lock);
+    j->longest_upkeep_us = upkeep_us > j->longest_upkeep_us ? upkeep_us : j->longest_upkeep_us;
     bool has_room = j->is_full && (has_published(j) || !wants_room(j));
     if (has_room) {
         j->is_full = false;
@@ -565,6 +568,7 @@ static void update_fullness(struct sqlite_journal *j)
 
 static void keep_up(struct sqlite_journal *j)
 {
+    const int64_t begin_us = clock_mono_us();
     if (may_step(j) && has_step(j)) {
         struct error why;
         enum err code = step(j, &why);
@@ -573,7 +577,7 @@ static void keep_up(struct sqlite_journal *j)
         }
         note_step(j, code, &why);
     }
-    update_fullness(j);
+    after_upkeep(j, clock_mono_us() - begin_us);
 }
 
 /* --- before a batch: places for its keys and for its rows --- */
@@ -1054,7 +1058,7 @@ static enum err load(struct sqlite_journal *j, struct error *why)
     j->dead = state.dead;
     memcpy(j->identity, state.identity, sizeof j->identity);
     timeline_start(&j->time, kept_ms > state.clock_ms ? kept_ms : state.clock_ms);
-    struct index_options options = {j->db, j->retention_ms, FRESH_BYTES};
+    struct index_options options = {j->db, j->retention_ms, FRESH_KEYS, FRESH_BYTES, &run_limits};
     if (j->max_bytes > 0 && j->max_bytes / 8 < FRESH_BYTES) {
         options.fresh_bytes = (size_t)j->max_bytes / 8;
     }
@@ -1269,7 +1273,7 @@ static void state(struct journal *journal, struct journal_state *out)
 {
     struct sqlite_journal *j = self(journal);
     pthread_mutex_lock(&j->lock);
-    *out = (struct journal_state){j->last_seq, j->lane.cursor, j->dead, j->bytes};
+    *out = (struct journal_state){j->last_seq, j->lane.cursor, j->dead, j->bytes, j->longest_upkeep_us};
     pthread_mutex_unlock(&j->lock);
 }
 

@@ -50,8 +50,8 @@ void buf_append_char(struct buf *b, char c);
 void buf_appendf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Makes room for n more bytes at data + size and returns that place, or NULL (failed). The caller then adds to size. */
 char *buf_reserve(struct buf *b, size_t n);
-/* A JSON string with its quotes (RFC 8259). Valid UTF-8 stays as it is; control characters, the quote and the backslash are
- * escaped; a surrogate encoded as three bytes (which jsonscan makes of an escaped lone surrogate) becomes \udXXX again; any
+/* A JSON string with its quotes (RFC 8259). Valid UTF-8 stays as it is; control characters (DEL and C1 too, which terminals
+ * obey), the quote and the backslash are escaped; a surrogate encoded as three bytes (which jsonscan makes of an escaped lone surrogate) becomes \udXXX again; any
  * other invalid byte becomes \ufffd. */
 void buf_append_json_string(struct buf *b, struct slice s);
 

@@ -9,14 +9,19 @@
  * The server knows HTTP and nothing of webhooks. It refuses by itself, with the handler's error body (handler.error_body):
  *   400  what two HTTP parsers could read differently: more than one Content-Length or Host, no Host in HTTP/1.1,
  *        Content-Length beside Transfer-Encoding, a Transfer-Encoding that is not exactly "chunked" or in HTTP/1.0, a header
- *        name that is no token, a folded line, a line not ended by CR LF, a NUL or another control character; or a second
+ *        name that is no token, a folded line, a line not ended by CR LF, a NUL or another control character, a target in
+ *        absolute form (http://host/path) that contradicts Host; or a second
  *        header of a name in http_server_options.single_headers. Before handler.headers; closes the connection
  *   408  a request that is not whole within timeout_ms of its first byte, however it drips
  *   413  a body over max_body, where handler.headers did not answer otherwise: before reading where Content-Length tells; a
  *        chunked one is swallowed up to 1 MiB above, then the connection is closed
- *   431, 414 and other protocol errors: libmicrohttpd's own answers
+ *   414, 431  a head that does not fit into 16 KiB, for its first line or for its headers
+ *   505  HTTP of another major version than 1
+ *   400  any other protocol error: a request line, a header, a Content-Length, a chunk that is none. Closes the connection, as
+ *        the former two do. (Without an answer where the first line has not even a blank.)
  * A connection that sends nothing is closed after timeout_ms (with a 408 under TLS and on a Unix socket, where silence after the
  * handshake looks as dripping does), one that idles after a request after max(timeout_ms, 75 s).
+ * A chunked body ends its connection: nothing that follows it is read as a request.
  * An answer of handler.headers comes after a declared body of up to 64 KiB, which is thrown away, and the connection lives;
  * before any other body it comes at once and closes the connection, without resetting it under the answer. */
 #ifndef MEOWBRIDGE_HTTP_SERVER_H
@@ -47,6 +52,9 @@ struct http_handler {
     void (*finished)(void *ctx, struct http_request *request);
     /* Appends the body of an answer that the server gives by itself, status 4xx with its sentence. Any thread. */
     void (*error_body)(void *ctx, unsigned status, const char *message, struct buf *out);
+    /* The server refuses a request by itself, for handler.headers has not seen it or has not answered. Its peer is known, its
+     * method and path only where its headers were whole (else empty). May be NULL. */
+    void (*refused)(void *ctx, const struct http_request *request, unsigned status, const char *message);
 };
 
 struct http_server_options {

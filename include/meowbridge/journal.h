@@ -178,10 +178,11 @@ void journal_link(struct journal *journal, bool up, const char *why);
 bool journal_keeps(const struct journal *journal);
 
 struct journal_state {
-    uint64_t last_seq; /* committed */
-    uint64_t cursor;   /* settled */
-    uint64_t dead;     /* events kept as dead */
-    int64_t bytes;     /* on disk, free pages not counted; 0 for memory */
+    uint64_t last_seq;         /* committed */
+    uint64_t cursor;           /* settled */
+    uint64_t dead;             /* events kept as dead */
+    int64_t bytes;             /* on disk, free pages not counted; 0 for memory */
+    int64_t longest_upkeep_us; /* that a batch may have waited for housekeeping, since the start */
 };
 void journal_state(struct journal *journal, struct journal_state *out); /* any thread */
 

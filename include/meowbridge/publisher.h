@@ -3,14 +3,15 @@
  *                 ┌───────────── connect, birth ─────────────┐
  *   journal_claim ──▶ window of events, each with its messages ──▶ mqtt_client_publish
  *                         ▲ next connection: all unacknowledged ones again, in order      │ reason code
- *                         └──────────── RETRY, after a backoff ◀──────────────────────────┤
+ *                         └─────── RETRY, DOUBTFUL, after a backoff ◀─────────────────────┤
  *   journal_settle ◀── contiguous prefix ◀── DONE, UNHEARD                                │
- *   journal_bury   ◀── REFUSED, no route, expired, too large, three connections lost over it
+ *   journal_bury   ◀── REFUSED, DOUBTFUL eight times, no route, expired, too large, three connections lost over it
  *
  * Invariants: P1 messages of one connection are sent in the order of acceptance. P2 an event is settled only when each of its
  * messages is confirmed or it is buried. P3 no event blocks the line for ever: what is refused for good is buried and the line
- * moves on; what passes is tried again with backoff. P4 an event over which the broker closes the connection three times
- * running is buried: it was the oldest unacknowledged one each time, and the last attempts were made with it alone in flight,
+ * moves on; what passes is tried again with backoff; an error that does not explain itself is tried eight times while the event
+ * is the oldest (half a minute), so that a broker in trouble costs one event at a time and not the window. P4 an event over
+ * which the broker closes the connection three times running is buried: it was the oldest unacknowledged one each time, and the last attempts were made with it alone in flight,
  * so the blame is not shared; an outage is not held against it as far as it can be told (publisher_line.h, struct blame, says
  * how). P5 a status topic that is refused is given up with one warning. P6 the ingress never waits for anything here.
  *

@@ -264,8 +264,11 @@ int main(int argc, char **argv)
         printf(", %.2f us until all are deleted", (others_cpu_us() - before) / (double)settings.events);
     }
     struct rusage usage;
+    struct journal_state state;
     getrusage(RUSAGE_SELF, &usage);
-    printf("; %zu stored; resident at most %ld KiB\n", waiting.stored, usage.ru_maxrss);
+    journal_state(journal, &state);
+    printf("; %zu stored; resident at most %ld KiB\nupkeep kept a batch waiting for %.2f ms at most\n", waiting.stored,
+           usage.ru_maxrss, (double)state.longest_upkeep_us / 1e3);
     journal_close(&journal);
     if (settings.keeps) {
         report_start(&settings, &options);

@@ -8,7 +8,7 @@ import threading
 import harness
 from harness import event, wait_until
 from test_life import Load, ids
-from test_mqtt import ScriptedBroker
+from mqtt_peer import ScriptedBroker
 
 MEMORY = {"journal": False}
 

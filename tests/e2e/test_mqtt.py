@@ -2,14 +2,13 @@
 
 import json
 import signal
-import socket
-import threading
 import time
 
 import pytest
 
 import harness
 from harness import event, sign, wait_until
+from mqtt_peer import ScriptedBroker
 
 READER_AND_WRITER = """user meowbridge
 topic write meowflow/#
@@ -384,69 +383,6 @@ def test_receive_maximum_and_max_rate_are_obeyed(bridges, subscribers, tmp_path)
         assert "lost" not in bridge.log()
     finally:
         broker.stop()
-
-
-class ScriptedBroker(threading.Thread):
-    """A broker that answers as a test wants: CONNACK, then answer(packet number) for each PUBLISH outside the status topic."""
-
-    def __init__(self, answer):
-        super().__init__(daemon=True)
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port, self.answer, self.published = self.listener.getsockname()[1], answer, []
-        self.start()
-
-    def run(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            try:
-                self.serve(connection)
-            except OSError:
-                pass
-            connection.close()
-
-    def packets(self, connection):
-        data = b""
-        while part := connection.recv(65536):
-            data += part
-            while len(data) >= 2:
-                length = shift = 0
-                at = 1
-                while at < len(data):
-                    length |= (data[at] & 127) << shift
-                    shift += 7
-                    at += 1
-                    if data[at - 1] < 128:
-                        break
-                else:
-                    break
-                if len(data) < at + length:
-                    break
-                yield data[0], data[at:at + length]
-                data = data[at + length:]
-
-    def serve(self, connection):
-        for first, rest in self.packets(connection):
-            kind = first >> 4
-            if kind == 1:
-                connection.sendall(b"\x20\x03\x00\x00\x00")
-            elif kind == 12:
-                connection.sendall(b"\xd0\x00")
-            elif kind == 3:
-                size = int.from_bytes(rest[:2], "big")
-                topic, mid = rest[2:2 + size].decode(), rest[2 + size:4 + size]
-                code = 0
-                if not topic.startswith("meowbridge/"):
-                    self.published.append(topic)
-                    code = self.answer(len(self.published))
-                if code is None:
-                    return
-                connection.sendall(b"\x40\x04" + mid + bytes([code, 0]))
-
-    def close(self):
-        self.listener.close()
 
 
 def test_passing_refusals_are_tried_again_and_permanent_ones_are_dead(bridges):

@@ -240,10 +240,10 @@ size_t mqtt_client_packet_size(const struct mqtt_client *client, const struct mq
 static void decide(struct mqtt_client *client, struct sent *message)
 {
     int what = fake_broker.answer ? fake_broker.answer(message) : 0;
-    if (what >= 0 || what == CONFIRM_AND_CLOSE) {
-        answer(message, what >= 0 ? (uint8_t)what : 0);
+    if (what != HOLD && what != CLOSE) {
+        answer(message, what >= 0 ? (uint8_t)what : what == REFUSE_AND_CLOSE ? 0x87 : 0);
     }
-    if (what == CLOSE || what == CONFIRM_AND_CLOSE) {
+    if (what < 0 && what != HOLD) {
         close_with(client, (struct mqtt_event){.text = "the broker closed the connection"});
     }
 }

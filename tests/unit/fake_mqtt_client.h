@@ -6,7 +6,7 @@
 #include "meowbridge/mqtt_client.h"
 
 /* An answer: a reason code, or one of these. */
-enum { HOLD = -1, CLOSE = -2, CONFIRM_AND_CLOSE = -3 };
+enum { HOLD = -1, CLOSE = -2, CONFIRM_AND_CLOSE = -3, REFUSE_AND_CLOSE = -4 };
 
 struct sent {
     int connection; /* counts from 1 */

@@ -49,6 +49,17 @@ static void numbers_are_digits_without_overflow(void **state)
     assert_false(slice_to_u64(SLICE("000000000000000000001"), &value));
 }
 
+static void letters_are_compared_without_case_up_to_the_last_byte(void **state)
+{
+    (void)state;
+    assert_true(slice_equal_nocase(SLICE("Content-Length"), SLICE("cONTENT-lENGTH")));
+    assert_true(slice_equal_nocase((struct slice){0}, SLICE("")));
+    assert_false(slice_equal_nocase(SLICE("a"), SLICE("ab")));
+    assert_false(slice_equal_nocase(SLICE("a\0b"), SLICE("a\0c")));
+    assert_false(slice_equal_nocase(SLICE("["), SLICE("{")));
+    assert_false(slice_equal_nocase(SLICE("\xc3\x84"), SLICE("\xc3\xa4")));
+}
+
 static void the_distance_of_two_words_counts_slips_of_the_finger(void **state)
 {
     (void)state;
@@ -127,6 +138,9 @@ static void json_strings_escape_what_must_be_and_nothing_else(void **state)
     buf_init(&b, 1000);
     buf_append_json_string(&b, (struct slice){"a\"\\/\n\x01\0\xe5\x96\xb5\xed\xa0\x80\xff", 14});
     assert_slice(buf_slice(&b), "\"a\\\"\\\\/\\n\\u0001\\u0000\xe5\x96\xb5\\ud800\\ufffd\"");
+    buf_reset(&b);
+    buf_append_json_string(&b, SLICE("\x7e\x7f\xc2\x80\xc2\x9b\xc2\x9f\xc2\xa0")); /* DEL and C1, which terminals obey */
+    assert_slice(buf_slice(&b), "\"~\\u007f\\u0080\\u009b\\u009f\xc2\xa0\"");
     buf_free(&b);
 }
 
@@ -254,6 +268,7 @@ int main(void)
         cmocka_unit_test(a_buffer_grows_up_to_its_limit_and_then_fails_whole),
         cmocka_unit_test(a_taken_buffer_is_a_string_even_when_nothing_was_appended),
         cmocka_unit_test(numbers_are_digits_without_overflow),
+        cmocka_unit_test(letters_are_compared_without_case_up_to_the_last_byte),
         cmocka_unit_test(the_distance_of_two_words_counts_slips_of_the_finger),
         cmocka_unit_test(hex_takes_either_case_and_the_exact_length_only),
         cmocka_unit_test(utf8_is_decoded_strictly_but_for_surrogates),

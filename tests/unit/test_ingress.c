@@ -314,6 +314,27 @@ static void the_path_comes_before_the_method_and_the_signature_before_the_json(v
     ingress_close(&ingress);
 }
 
+static void what_the_server_refuses_is_counted_by_its_status(void **state)
+{
+    (void)state;
+    struct ingress *ingress = open_with(&plain_app, 1, NULL);
+    struct http_handler handler = ingress_handler(ingress);
+    static const struct {
+        unsigned status;
+        enum metric metric;
+    } cases[] = {{400, METRIC_WEBHOOKS_MALFORMED},
+                 {408, METRIC_WEBHOOKS_MALFORMED},
+                 {431, METRIC_WEBHOOKS_MALFORMED},
+                 {413, METRIC_WEBHOOKS_TOO_LARGE},
+                 {503, METRIC_WEBHOOKS_UNAVAILABLE}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint64_t before = metrics_get(cases[i].metric);
+        handler.refused(handler.ctx, &(struct http_request){.path = ""}, cases[i].status, "why");
+        assert_int_equal(metrics_get(cases[i].metric), before + 1);
+    }
+    ingress_close(&ingress);
+}
+
 static void a_timestamp_is_valid_for_five_minutes_either_way(void **state)
 {
     (void)state;
@@ -435,6 +456,7 @@ int main(void)
         cmocka_unit_test(a_verified_event_waits_for_the_journal_and_is_then_answered),
         cmocka_unit_test(what_one_turn_collects_is_one_batch_in_order),
         cmocka_unit_test(the_path_comes_before_the_method_and_the_signature_before_the_json),
+        cmocka_unit_test(what_the_server_refuses_is_counted_by_its_status),
         cmocka_unit_test(a_timestamp_is_valid_for_five_minutes_either_way),
         cmocka_unit_test(a_secret_speaks_for_its_own_app_only),
         cmocka_unit_test(the_rate_limit_is_a_bucket_of_one_second),

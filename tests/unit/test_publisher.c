@@ -762,6 +762,91 @@ static void retries_back_off_up_to_fifteen_seconds_and_begin_anew_after_a_succes
     stop();
 }
 
+static void an_error_that_does_not_explain_itself_makes_an_event_dead_after_eight_attempts(void **state)
+{
+    (void)state;
+    static const int codes[] = {0x80, 0x83, 0xa3, 0xff};
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        start((struct setup){0});
+        make_bad("t/2", codes[i], 1000);
+        add(1, 3);
+        run(20000);
+        assert_string_equal(reason(2), "(alive)");
+        assert_int_equal(fake_journal_settled(bench.journal), 1);
+        run(20000);
+        char expected[200];
+        snprintf(expected, sizeof expected, "refused by the broker: %s (0x%02x) on topic t/2, at each of 8 attempts",
+                 mqtt_reason_text((uint8_t)codes[i]), codes[i]);
+        assert_string_equal(reason(2), expected);
+        assert_int_equal(fake_sent_count(), 2 + 8);
+        assert_int_equal(fake_journal_settled(bench.journal), 3);
+        assert_int_equal(counted(METRIC_EVENTS_DEAD), 1);
+        stop();
+    }
+}
+
+static int refuse_all_events(const struct sent *message)
+{
+    return strcmp(message->topic, "status") == 0 ? 0 : 0x80;
+}
+
+static void a_broker_that_refuses_everything_so_costs_one_event_in_half_a_minute_and_not_the_window(void **state)
+{
+    (void)state;
+    start((struct setup){.inflight = 64});
+    fake_broker.answer = refuse_all_events;
+    add(1, 100);
+    run(600000);
+    assert_in_range(counted(METRIC_EVENTS_DEAD), 2, 20);
+    fake_broker.answer = NULL;
+    run(20000);
+    assert_int_equal(fake_journal_settled(bench.journal), 100);
+    assert_int_equal(fake_log_count("an event is dead"), counted(METRIC_EVENTS_DEAD));
+    stop();
+}
+
+static void an_error_that_passes_after_seven_attempts_costs_nothing_also_over_a_lost_connection(void **state)
+{
+    (void)state;
+    start((struct setup){0});
+    make_bad("t/1", 0x80, 7);
+    add(1, 1);
+    run(3000);
+    fake_close(0, false, "end of stream");
+    run(60000);
+    assert_int_equal(fake_journal_settled(bench.journal), 1);
+    assert_int_equal(counted(METRIC_EVENTS_DEAD), 0);
+    stop();
+}
+
+static void a_quota_is_waited_for_as_long_as_it_takes(void **state)
+{
+    (void)state;
+    static const int codes[] = {0x88, 0x89, 0x93, 0x96, 0x97};
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        start((struct setup){0});
+        make_bad("t/1", codes[i], 100);
+        add(1, 1);
+        run(2000000);
+        assert_int_equal(fake_journal_settled(bench.journal), 1);
+        assert_int_equal(counted(METRIC_EVENTS_DEAD), 0);
+        stop();
+    }
+}
+
+static void an_unexplained_refusal_of_online_is_repeated_eight_times_and_then_given_up_with_one_warning(void **state)
+{
+    (void)state;
+    start((struct setup){.status_topic = "status"});
+    make_bad("status", 0x80, 1000);
+    add(1, 1);
+    run(600000);
+    assert_int_equal(fake_sent_count(), 1 + 8);
+    assert_int_equal(fake_journal_settled(bench.journal), 1);
+    assert_int_equal(fake_log_count("WARN the status topic is given up topic=status reason=unspecified error"), 1);
+    stop();
+}
+
 static void only_the_message_that_was_refused_goes_again(void **state)
 {
     (void)state;
@@ -1066,6 +1151,26 @@ static void P4_an_event_over_which_the_broker_closes_three_times_running_is_buri
     assert_string_equal(fake_topics(4), "t/4 t/5 t/6");
     assert_int_equal(fake_log_count("given up"), 0); /* the status topic is innocent */
     assert_true(state_now().connected);
+    stop();
+}
+
+static int refuse_every_third_and_close(const struct sent *message)
+{
+    return message->topic[0] == 't' && atoi(message->topic + 2) % 3 == 0 ? REFUSE_AND_CLOSE : 0;
+}
+
+static void a_broker_that_closes_after_each_refusal_holds_up_the_line_for_less_than_a_second_each(void **state)
+{
+    (void)state;
+    start((struct setup){.inflight = 8, .status_topic = "status"});
+    fake_broker.answer = refuse_every_third_and_close;
+    add(1, 60);
+    run(20 * 400);
+    assert_int_equal(fake_journal_settled(bench.journal), 60);
+    assert_int_equal(counted(METRIC_EVENTS_DEAD), 20);
+    assert_int_equal(fake_log_count("refused by the broker: not authorized (0x87)"), 20);
+    assert_int_equal(fake_connections(), 21);
+    assert_int_equal(fake_log_count("given up"), 0);
     stop();
 }
 
@@ -1771,6 +1876,11 @@ int main(void)
         cmocka_unit_test(what_is_claimed_is_bounded_by_bytes),
         cmocka_unit_test(retry_codes_stop_the_line_and_the_refused_go_again_in_order),
         cmocka_unit_test(retries_back_off_up_to_fifteen_seconds_and_begin_anew_after_a_success),
+        cmocka_unit_test(an_error_that_does_not_explain_itself_makes_an_event_dead_after_eight_attempts),
+        cmocka_unit_test(a_broker_that_refuses_everything_so_costs_one_event_in_half_a_minute_and_not_the_window),
+        cmocka_unit_test(an_error_that_passes_after_seven_attempts_costs_nothing_also_over_a_lost_connection),
+        cmocka_unit_test(a_quota_is_waited_for_as_long_as_it_takes),
+        cmocka_unit_test(an_unexplained_refusal_of_online_is_repeated_eight_times_and_then_given_up_with_one_warning),
         cmocka_unit_test(only_the_message_that_was_refused_goes_again),
         cmocka_unit_test(without_memory_sending_pauses_and_goes_on),
         cmocka_unit_test(P3_what_the_client_says_can_never_be_sent_is_buried),
@@ -1788,6 +1898,7 @@ int main(void)
         cmocka_unit_test(a_message_may_run_out_while_it_is_in_flight),
         cmocka_unit_test(P4_strikes_count_for_one_event_only_and_the_verdict_waits_for_the_next_attempt),
         cmocka_unit_test(P4_an_event_over_which_the_broker_closes_three_times_running_is_buried),
+        cmocka_unit_test(a_broker_that_closes_after_each_refusal_holds_up_the_line_for_less_than_a_second_each),
         cmocka_unit_test(P4_the_blame_is_not_shared_with_those_in_flight_before_it),
         cmocka_unit_test(P4_the_accused_and_its_neighbours_are_alone_in_flight),
         cmocka_unit_test(P4_two_poisonous_events_both_die_and_the_rest_lives),
