@@ -1,11 +1,11 @@
-/* explain_internal: what explain.c (the search), explain_parts.c (what may stand in for host, path, …) and explain_body.c (for
- * the body) share. The first choice of a part is always what was captured. */
+/* explain_internal: what explain.c (the search), explain_parts.c (what may stand in for host, path, …) and explain_body.c (for the
+ * body) share. The first choice of a part is always what was captured. */
 #ifndef EXPLAIN_INTERNAL_H
 #define EXPLAIN_INTERNAL_H
 
 #include "meowbridge/explain.h"
 
-enum { EXPLAIN_CHOICES = 80 };
+enum { EXPLAIN_CHOICES = 80 }; /* EXPLAIN_MAX_SECRETS and some */
 
 struct choice {
     const char *what, *advice; /* static */

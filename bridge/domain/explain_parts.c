@@ -329,6 +329,17 @@ static void put_bytes_of_hex(struct choices *c, struct slice secret, const char 
     }
 }
 
+static void drop_empty(struct choices *c)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < c->count; i++) {
+        if (c->items[i].text.size > 0) {
+            c->items[kept++] = c->items[i];
+        }
+    }
+    c->count = kept;
+}
+
 static void put_secrets(struct choices *c, const struct explain_request *r)
 {
     static const char exact[] = "The secret is the App Secret as MeowFlow shows it, without white space or quotes around it.";
@@ -343,9 +354,10 @@ static void put_secrets(struct choices *c, const struct explain_request *r)
     }
     put_lower(c, inside, "the secret in lower case", exact);
     put_bytes_of_hex(c, inside, exact);
-    for (size_t i = 0; i < c->count; i++) { /* an empty key must never verify anything */
-        c->count -= c->items[i].text.size == 0;
+    for (size_t i = 0; i < r->other_secret_count && i < EXPLAIN_MAX_SECRETS; i++) {
+        put(c, r->other_secrets[i].secret, r->other_secrets[i].name, r->other_secrets[i].advice);
     }
+    drop_empty(c); /* an empty key must never verify anything */
 }
 
 bool choices_open(struct choices *c, enum explain_part part, const struct explain_request *request)

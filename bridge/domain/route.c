@@ -129,35 +129,35 @@ void route_table_unref(struct route_table **table)
 
 /* Matches '*' greedily from left to right and goes back to the last one only: what an earlier one could take more, the last
  * one can take as well. So the work is bounded by the product of the lengths, whatever the pattern. */
-static bool pattern_matches(const char *pattern, struct slice name)
+bool route_pattern_matches(struct slice pattern, struct slice name)
 {
-    const char *star = NULL; /* the last one seen */
-    size_t star_at = 0;      /* where in name the pattern behind it is being tried */
-    size_t at = 0;
+    size_t star = SIZE_MAX; /* the last one seen */
+    size_t star_at = 0;     /* where in name the pattern behind it is being tried */
+    size_t at = 0, p = 0;
     while (at < name.size) {
-        if (*pattern == '*') {
-            star = pattern++;
+        if (p < pattern.size && pattern.data[p] == '*') {
+            star = p++;
             star_at = at;
-        } else if (*pattern && *pattern == name.data[at]) {
-            pattern++;
+        } else if (p < pattern.size && pattern.data[p] == name.data[at]) {
+            p++;
             at++;
-        } else if (star) {
-            pattern = star + 1;
+        } else if (star != SIZE_MAX) {
+            p = star + 1;
             at = ++star_at;
         } else {
             return false;
         }
     }
-    while (*pattern == '*') {
-        pattern++;
+    while (p < pattern.size && pattern.data[p] == '*') {
+        p++;
     }
-    return *pattern == 0;
+    return p == pattern.size;
 }
 
 bool route_table_matches(const struct route_table *table, struct slice event_name)
 {
     for (size_t i = 0; i < table->count; i++) {
-        if (pattern_matches(table->routes[i].event, event_name)) {
+        if (route_pattern_matches(slice_of(table->routes[i].event), event_name)) {
             return true;
         }
     }
@@ -243,7 +243,7 @@ struct match {
 static enum route_verdict add_messages(struct message_list *list, const struct route *route, const struct event *event,
                                        int64_t now_ms, struct match *match)
 {
-    if (!pattern_matches(route->event, event->name)) {
+    if (!route_pattern_matches(slice_of(route->event), event->name)) {
         return ROUTE_OK;
     }
     match->any = true;
@@ -280,7 +280,7 @@ static void add_made(struct message_list *list, struct slice name, const char *p
     }
 }
 
-/* Where the sorts of properties end: [0, core) CloudEvents' own, [core, all) its extensions; behind them, the bridge's. */
+/* Where the sorts of properties end: [0, core) CloudEvents' own, [core, all) its extensions. */
 struct attributes {
     size_t core, all;
 };
@@ -299,8 +299,8 @@ static struct attributes add_properties(struct message_list *list, const struct 
     add_made(list, SLICE("webhookid"), "", topic_append_mqtt_text, event->webhook_id);
     add_property(list, SLICE("traceparent"), event->traceparent);
     add_property(list, SLICE("tracestate"), event->tracestate);
-    ends.all = list->property_count;
     add_property(list, SLICE("replay"), event->is_replay ? SLICE("1") : (struct slice){0});
+    ends.all = list->property_count;
     return ends;
 }
 

@@ -1,6 +1,7 @@
 /* The journal's ground floor: event objects, the lane of unsettled ones, and the way to the implementation. */
 #include "journal_internal.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -90,6 +91,49 @@ void journal_hand_back(struct journal *journal, struct append_list *list)
     if (list->first) {
         journal->hooks.appended(journal->hooks.appended_ctx, list->first);
     }
+}
+
+/* --- replays on their way back --- */
+
+void replay_finish(struct journal_replay *replay, const struct error *why)
+{
+    replay->error = why ? *why : (struct error){0};
+    replay->done(replay->ctx, replay);
+}
+
+struct waiter {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool is_done;
+};
+
+static void wake_waiter(void *ctx, struct journal_replay *replay)
+{
+    struct waiter *waiter = ctx;
+    (void)replay;
+    pthread_mutex_lock(&waiter->lock);
+    waiter->is_done = true;
+    pthread_cond_signal(&waiter->changed);
+    pthread_mutex_unlock(&waiter->lock);
+}
+
+enum err journal_replay(struct journal *journal, struct journal_replay *replay, struct error *why)
+{
+    struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+    replay->done = wake_waiter;
+    replay->ctx = &waiter;
+    journal_replay_begin(journal, replay);
+    pthread_mutex_lock(&waiter.lock);
+    while (!waiter.is_done) {
+        pthread_cond_wait(&waiter.changed, &waiter.lock);
+    }
+    pthread_mutex_unlock(&waiter.lock);
+    pthread_cond_destroy(&waiter.changed);
+    pthread_mutex_destroy(&waiter.lock);
+    if (why && replay->error.code != ERR_NONE) {
+        *why = replay->error;
+    }
+    return replay->error.code;
 }
 
 /* --- lane --- */
@@ -189,6 +233,13 @@ enum err journal_identity(struct journal *journal, char out[JOURNAL_IDENTITY_SIZ
 void journal_append(struct journal *journal, struct journal_append *batch)
 {
     journal->ops->append(journal, batch);
+}
+
+void journal_replay_begin(struct journal *journal, struct journal_replay *replay)
+{
+    replay->replayed = 0;
+    replay->next = NULL;
+    journal->ops->replay(journal, replay);
 }
 
 enum err journal_ready(struct journal *journal, struct error *why)

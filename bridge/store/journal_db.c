@@ -53,12 +53,36 @@ enum statement {
     PAGE_GET,
     PAGE_NTH,
     PAGES_DELETE,
+    BEGIN_READING,
+    LOOK_DOWN,
+    LOOK_UP,
+    DEAD_DOWN,
+    DEAD_UP,
+    LOOK_ONE,
+    EVENT_FROM,
+    DEAD_FROM,
+    EVENT_MOVE,
+    DEAD_DELETE,
     STATEMENT_COUNT
 };
 
 #define BURY_SQL                                                                            \
     "INSERT OR IGNORE INTO dead(seq, died, reason, accepted, kept, flags, key, head, body)" \
     " SELECT seq, ?2, ?3, accepted, kept, flags, key, head, body FROM events WHERE seq = ?1"
+
+#define LOOK_COLUMNS(t) #t ".seq AS seq, " #t ".accepted, " #t ".kept, " #t ".flags, " #t ".key, " #t ".head, " #t ".body"
+
+/* ?1 < seq <= ?2, ?3 <= accepted < ?4, ?5: dead ones too. Both halves come in the order of their b-trees and are merged row by
+ * row. A moved event (flag 2) is shown only where a crash between its replay and the saving of the cursor made it dead again. */
+#define LOOK_WHERE(t) #t ".seq > ?1 AND " #t ".seq <= ?2 AND " #t ".accepted >= ?3 AND " #t ".accepted < ?4"
+#define LOOK_SQL                                                                                                      \
+    "SELECT " LOOK_COLUMNS(e) ", d.died, d.reason FROM events e LEFT JOIN dead d ON d.seq = e.seq WHERE " LOOK_WHERE( \
+        e) " AND (?5 OR d.seq IS NULL) AND (e.flags & 2 = 0 OR d.seq IS NOT NULL) UNION ALL " DEAD_SQL                \
+           " AND ?5 AND NOT EXISTS(SELECT 1 FROM events e WHERE e.seq = d.seq)"
+#define DEAD_SQL "SELECT " LOOK_COLUMNS(d) ", d.died, d.reason FROM dead d WHERE " LOOK_WHERE(d)
+#define LOOK_ONE_SQL                                                                                            \
+    "SELECT " LOOK_COLUMNS(d) ", d.died, d.reason FROM dead d WHERE d.seq = ?1 UNION ALL SELECT " LOOK_COLUMNS( \
+        e) ", NULL, NULL FROM events e WHERE e.seq = ?1 LIMIT 1"
 
 #define TOUCH_SQL                                                                                 \
     "SELECT EXISTS(SELECT 1 FROM dead), EXISTS(SELECT 1 FROM runs), EXISTS(SELECT 1 FROM pages)," \
@@ -81,8 +105,9 @@ static const char *const statements[STATEMENT_COUNT] = {
     [EVENT_LAST] = "SELECT seq, kept FROM events ORDER BY seq DESC LIMIT 1",
     [EVENT_OLDEST] = "SELECT seq, kept FROM events ORDER BY seq LIMIT 1",
     [EVENT_READ] =
-        "SELECT seq, accepted, flags, key, head, body FROM events WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
-    [EVENT_KEYS] = "SELECT kept, key FROM events WHERE seq > ?1 ORDER BY seq",
+        "SELECT seq, accepted, flags, key, head, body FROM events WHERE seq > ?1 AND seq <= ?2 AND flags & 2 = 0 ORDER BY seq"
+        " LIMIT ?3",
+    [EVENT_KEYS] = "SELECT kept, key FROM events WHERE seq > ?1 AND flags & 1 = 0 ORDER BY seq",
     [EVENT_SIZES] = "SELECT seq, kept, length(head) + length(body) FROM events WHERE seq <= ?1 ORDER BY seq LIMIT ?2",
     [EVENT_DELETE] = "DELETE FROM events WHERE seq <= ?1",
     [EVENT_BURY] = BURY_SQL,
@@ -94,6 +119,16 @@ static const char *const statements[STATEMENT_COUNT] = {
     [PAGE_GET] = "SELECT bytes FROM pages WHERE id = ?1",
     [PAGE_NTH] = "SELECT id FROM pages WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1 OFFSET ?3",
     [PAGES_DELETE] = "DELETE FROM pages WHERE id BETWEEN ?1 AND ?2",
+    [BEGIN_READING] = "BEGIN",
+    [LOOK_DOWN] = LOOK_SQL " ORDER BY seq DESC",
+    [LOOK_UP] = LOOK_SQL " ORDER BY seq",
+    [DEAD_DOWN] = DEAD_SQL " ORDER BY seq DESC",
+    [DEAD_UP] = DEAD_SQL " ORDER BY seq",
+    [LOOK_ONE] = LOOK_ONE_SQL,
+    [EVENT_FROM] = "SELECT seq, kept FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1",
+    [DEAD_FROM] = "SELECT seq, kept FROM dead WHERE seq >= ?1 ORDER BY seq LIMIT 1",
+    [EVENT_MOVE] = "UPDATE events SET flags = ?2 WHERE seq = ?1",
+    [DEAD_DELETE] = "DELETE FROM dead WHERE seq = ?1",
 };
 
 enum {
@@ -664,18 +699,31 @@ enum err db_probe(struct db *db, size_t bytes, struct error *why)
 
 /* --- events --- */
 
-enum { FLAG_REPLAY = 1 };
+/* events.flags: FLAG_…, and above them a link (the number of another event) and how many replays came before. */
+enum {
+    FLAG_REPLAY = 1,
+    FLAG_MOVED = 2,
+    LINK_SHIFT = 8,
+    LINK_BITS = 48,
+    REPLAYS_SHIFT = LINK_SHIFT + LINK_BITS,
+    MAX_REPLAYS = 127
+};
 
-enum err db_event_put(struct db *db, const struct journal_event *event, int64_t kept_ms, struct error *why)
+static enum err put_event(struct db *db, const struct journal_event *event, uint64_t flags, int64_t kept_ms, struct error *why)
 {
     bind_u64(db, EVENT_PUT, 1, event->seq);
     bind_i64(db, EVENT_PUT, 2, event->accepted_ms);
     bind_i64(db, EVENT_PUT, 3, kept_ms);
-    bind_i64(db, EVENT_PUT, 4, event->is_replay ? FLAG_REPLAY : 0);
+    bind_u64(db, EVENT_PUT, 4, flags);
     bind_bytes(db, EVENT_PUT, 5, event->key, JOURNAL_KEY_BYTES);
     bind_bytes(db, EVENT_PUT, 6, event->head.data, event->head.size);
     bind_bytes(db, EVENT_PUT, 7, event->body.data, event->body.size);
     return run_statement(db, EVENT_PUT, why);
+}
+
+enum err db_event_put(struct db *db, const struct journal_event *event, int64_t kept_ms, struct error *why)
+{
+    return put_event(db, event, event->is_replay ? FLAG_REPLAY : 0, kept_ms, why);
 }
 
 static enum err read_end(struct db *db, enum statement id, uint64_t *seq, int64_t *kept_ms, struct error *why)
@@ -899,4 +947,187 @@ enum err db_pages_trim(struct db *db, uint64_t run, bool *empty, struct error *w
     bind_u64(db, PAGES_DELETE, 1, first);
     bind_u64(db, PAGES_DELETE, 2, *empty ? end : (uint64_t)last);
     return run_statement(db, PAGES_DELETE, why);
+}
+
+/* --- looking, and replaying --- */
+
+/* A number that is asked for once. */
+static enum err ask_number(struct db *db, const char *sql, int64_t *out, struct error *why)
+{
+    sqlite3_stmt *statement;
+    int status = sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL);
+    status = status == SQLITE_OK ? sqlite3_step(statement) : status;
+    enum err code = status == SQLITE_ROW ? ERR_NONE : fail(db, status, why);
+    *out = status == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    sqlite3_finalize(statement);
+    return code;
+}
+
+/* By SQL and not by reading the header: closing another descriptor of the file would drop the locks of a bridge in this process. */
+static enum err check_ours(struct db *db, struct error *why)
+{
+    int64_t application = 0, version = 0;
+    enum err code = ask_number(db, "PRAGMA application_id", &application, why);
+    code = code == ERR_NONE ? ask_number(db, "PRAGMA user_version", &version, why) : code;
+    if (code == ERR_NONE && application != JOURNAL_APPLICATION_ID) {
+        return error_set(why, ERR_CORRUPT, "%s is not a journal of meowbridge", db->path);
+    }
+    if (code == ERR_NONE && version > JOURNAL_SCHEMA) {
+        return error_set(why, ERR_VERSION, "%s has schema %lld of a newer meowbridge; this one knows %d", db->path,
+                         (long long)version, JOURNAL_SCHEMA);
+    }
+    return code;
+}
+
+enum err db_open_look(struct db **out, const char *path, bool has_log, struct error *why)
+{
+    *out = NULL;
+    struct db *db = new_db(path);
+    char *uri = db && !has_log ? immutable_uri(path) : NULL;
+    if (!db || (!has_log && !uri)) {
+        if (db) {
+            free_db(db);
+        }
+        return no_memory(why);
+    }
+    db->is_reader = true;
+    enum err code = open_handle(db, has_log ? path : uri, SQLITE_OPEN_READONLY | (has_log ? 0 : SQLITE_OPEN_URI), why);
+    free(uri);
+    if (code == ERR_NONE) {
+        db_keep_log(db);
+        code = set_cache(db, READER_CACHE_KIB, why);
+    }
+    if (code == ERR_NONE) {
+        code = check_ours(db, why);
+    }
+    if (code == ERR_NONE) {
+        code = prepare_all(db, why);
+    }
+    if (code != ERR_NONE) {
+        free_db(db);
+        return code;
+    }
+    *out = db;
+    return ERR_NONE;
+}
+
+enum err db_begin_reading(struct db *db, struct error *why)
+{
+    return run_statement(db, BEGIN_READING, why);
+}
+
+static bool read_look(struct db *db, enum statement id, struct db_look *out)
+{
+    const uint64_t flags = column_u64(db, id, 3), link = flags >> LINK_SHIFT & ((UINT64_C(1) << LINK_BITS) - 1);
+    *out = (struct db_look){
+        .seq = column_u64(db, id, 0),
+        .accepted_ms = column_i64(db, id, 1),
+        .kept_ms = column_i64(db, id, 2),
+        .is_replay = flags & FLAG_REPLAY,
+        .is_moved = flags & FLAG_MOVED,
+        .is_dead = sqlite3_column_type(db->prepared[id], 7) != SQLITE_NULL,
+        .link = link,
+        .replays = (unsigned)(flags >> REPLAYS_SHIFT) & MAX_REPLAYS,
+        .died_ms = column_i64(db, id, 7),
+        .reason = column_slice(db, id, 8),
+        .head = column_slice(db, id, 5),
+        .body = column_slice(db, id, 6),
+    };
+    return column_key(db, id, 4, out->key);
+}
+
+enum err db_look(struct db *db, const struct db_looking *looking, bool (*each)(void *ctx, const struct db_look *row), void *ctx,
+                 struct error *why)
+{
+    const bool down = looking->newest_first, dead = looking->kinds == DB_DEAD;
+    const enum statement id = dead ? (down ? DEAD_DOWN : DEAD_UP) : (down ? LOOK_DOWN : LOOK_UP);
+    bind_u64(db, id, 1, looking->after > INT64_MAX ? INT64_MAX : looking->after);
+    bind_u64(db, id, 2, looking->upto > INT64_MAX ? INT64_MAX : looking->upto);
+    bind_i64(db, id, 3, looking->since_ms);
+    bind_i64(db, id, 4, looking->until_ms);
+    if (!dead) {
+        bind_i64(db, id, 5, looking->kinds == DB_ALL);
+    }
+    bool row, goes_on = true;
+    enum err code = ERR_NONE;
+    while (goes_on && (code = next_row(db, id, &row, why)) == ERR_NONE && row) {
+        struct db_look look;
+        if (!read_look(db, id, &look)) {
+            code = fail(db, SQLITE_CORRUPT, why);
+            break;
+        }
+        goes_on = each(ctx, &look);
+    }
+    sqlite3_reset(db->prepared[id]);
+    return code;
+}
+
+enum err db_look_one(struct db *db, uint64_t seq, struct db_look *out, bool *found, struct error *why)
+{
+    *found = false;
+    if (seq > INT64_MAX) {
+        return ERR_NONE;
+    }
+    bind_u64(db, LOOK_ONE, 1, seq);
+    enum err code = next_row(db, LOOK_ONE, found, why);
+    if (*found && !read_look(db, LOOK_ONE, out)) {
+        db_look_end(db);
+        return fail(db, SQLITE_CORRUPT, why);
+    }
+    return code;
+}
+
+void db_look_end(struct db *db)
+{
+    sqlite3_reset(db->prepared[LOOK_ONE]);
+}
+
+/* The first row of EVENT_FROM or DEAD_FROM that was kept at or after that time; UINT64_MAX: there is none. */
+static enum err bisect(struct db *db, enum statement id, int64_t kept_ms, uint64_t *seq, struct error *why)
+{
+    uint64_t low = 1, high = INT64_MAX, found = 0;
+    int64_t found_ms = 0;
+    enum err code = ERR_NONE;
+    *seq = UINT64_MAX;
+    while (code == ERR_NONE && low < high) {
+        const uint64_t middle = low + (high - low) / 2;
+        bind_u64(db, id, 1, middle);
+        code = read_end(db, id, &found, &found_ms, why);
+        if (found != 0 && found_ms < kept_ms) {
+            low = found + 1;
+        } else {
+            high = middle;
+            *seq = found != 0 ? found : *seq;
+        }
+    }
+    return code;
+}
+
+enum err db_first_since(struct db *db, int64_t kept_ms, uint64_t *seq, struct error *why)
+{
+    uint64_t living, dead;
+    enum err code = bisect(db, EVENT_FROM, kept_ms, &living, why);
+    code = code == ERR_NONE ? bisect(db, DEAD_FROM, kept_ms, &dead, why) : code;
+    if (code == ERR_NONE) {
+        *seq = living < dead ? living : dead;
+    }
+    return code;
+}
+
+static enum err leave_dead(struct db *db, const struct db_look *row, uint64_t moved_to, struct error *why)
+{
+    uint64_t flags = (row->is_replay ? FLAG_REPLAY : 0) | FLAG_MOVED | moved_to << LINK_SHIFT;
+    bind_u64(db, DEAD_DELETE, 1, row->seq);
+    bind_u64(db, EVENT_MOVE, 1, row->seq);
+    bind_u64(db, EVENT_MOVE, 2, flags | (uint64_t)row->replays << REPLAYS_SHIFT);
+    enum err code = run_statement(db, DEAD_DELETE, why);
+    return code == ERR_NONE ? run_statement(db, EVENT_MOVE, why) : code;
+}
+
+enum err db_replay_put(struct db *db, const struct journal_event *event, const struct db_look *row, int64_t kept_ms,
+                       struct error *why)
+{
+    uint64_t replays = row->replays < MAX_REPLAYS ? row->replays + 1 : MAX_REPLAYS;
+    enum err code = put_event(db, event, FLAG_REPLAY | row->seq << LINK_SHIFT | replays << REPLAYS_SHIFT, kept_ms, why);
+    return code == ERR_NONE && row->is_dead ? leave_dead(db, row, event->seq, why) : code;
 }

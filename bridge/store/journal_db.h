@@ -1,8 +1,9 @@
 /* journal_db: the journal's database. All SQL, all of SQLite and its error codes stop here.
  *
  *   state       one row: how far the publisher and the index are, the clock, the client id
- *   events      seq -> event; pending above the cursor, published (until they are deleted) up to it
- *   dead        copies of the events that were buried, with the reason
+ *   events      seq -> event; pending above the cursor, published (until they are deleted) up to it; flags: is it a replay and
+ *               of which one, or dead once and moved to which one
+ *   dead        copies of the events that were buried, with the reason, until they are replayed
  *   runs        the index of the keys of events up to state.indexed: sorted runs of keys (journal_run.h) ...
  *   pages       ... and their pages, (run, page) -> bytes
  *
@@ -60,10 +61,11 @@ MUST_CHECK enum err db_event_put(struct db *db, const struct journal_event *even
 /* The newest one; seq 0 if there is none. */
 MUST_CHECK enum err db_event_last(struct db *db, uint64_t *seq, int64_t *kept_ms, struct error *why);
 MUST_CHECK enum err db_event_oldest(struct db *db, uint64_t *seq, int64_t *kept_ms, struct error *why);
-/* Up to max events of up to max_bytes (but at least one) with after < seq <= upto, as a list by next; the caller frees them. */
+/* Up to max events of up to max_bytes (but at least one) with after < seq <= upto, but moved ones, as a list by next; the
+ * caller frees them. */
 MUST_CHECK enum err db_event_read(struct db *db, uint64_t after, uint64_t upto, size_t max, size_t max_bytes,
                                   struct journal_event **list, struct error *why);
-/* Calls each for the key of every event behind after; stops with ERR_MEMORY when it returns false. */
+/* Calls each for the key of every event behind after that is no replay; stops with ERR_MEMORY when it returns false. */
 MUST_CHECK enum err db_event_keys(struct db *db, uint64_t after,
                                   bool (*each)(void *ctx, const uint8_t key[JOURNAL_KEY_BYTES], int64_t kept_ms), void *ctx,
                                   struct error *why);
@@ -97,5 +99,49 @@ MUST_CHECK enum err db_page_put(struct db *db, uint64_t run, uint32_t page, cons
 MUST_CHECK enum err db_page_get(struct db *db, uint64_t run, uint32_t page, void *bytes, size_t size, struct error *why);
 /* Deletes a bounded number of a run's pages; *empty when none is left. */
 MUST_CHECK enum err db_pages_trim(struct db *db, uint64_t run, bool *empty, struct error *why);
+
+/* --- looking, and replaying: what journal_view.c and replays in journal_sqlite.c need --- */
+
+/* Opens for reading a journal that somebody else may have open. has_log: a log lies beside it; without one the file is read as it
+ * stands (immutable), which leaves no trace but is right only as long as no bridge starts. Checks that it is a journal of ours. */
+MUST_CHECK enum err db_open_look(struct db **out, const char *path, bool has_log, struct error *why);
+
+/* An event, alive or dead. Slices are of the row, valid until the next one is read. */
+struct db_look {
+    uint64_t seq;
+    int64_t accepted_ms, kept_ms;
+    bool is_replay, is_moved, is_dead;
+    uint64_t link;       /* is_moved: to which one; else is_replay: of which one; else 0 */
+    unsigned replays;    /* that came before this one, of the same event; counted to 127 */
+    int64_t died_ms;     /* is_dead */
+    struct slice reason; /* is_dead */
+    uint8_t key[JOURNAL_KEY_BYTES];
+    struct slice head, body;
+};
+
+enum db_kinds { DB_ALL, DB_LIVING, DB_DEAD };
+
+struct db_looking {
+    enum db_kinds kinds;
+    bool newest_first;
+    uint64_t after, upto;       /* after < seq <= upto */
+    int64_t since_ms, until_ms; /* since <= accepted < until */
+};
+/* Calls each for the events of these kinds, not for moved ones, in order, until it returns false. */
+MUST_CHECK enum err db_look(struct db *db, const struct db_looking *looking, bool (*each)(void *ctx, const struct db_look *row),
+                            void *ctx, struct error *why);
+/* One event, whatever it is; *found is false if there is none. Its slices are valid until db_look_end. */
+MUST_CHECK enum err db_look_one(struct db *db, uint64_t seq, struct db_look *out, bool *found, struct error *why);
+void db_look_end(struct db *db);
+/* The first event, alive or dead, that was kept at or after that time by the journal's clock, which never goes back, so that all
+ * before it are older; UINT64_MAX if there is none. By bisection. */
+MUST_CHECK enum err db_first_since(struct db *db, int64_t kept_ms, uint64_t *seq, struct error *why);
+/* One consistent look over several calls. */
+MUST_CHECK enum err db_begin_reading(struct db *db, struct error *why);
+
+/* Stores event, whose seq is set, as the replay of row. If row is dead, it leaves dead, and what events has of it is marked as
+ * moved. */
+MUST_CHECK enum err db_replay_put(struct db *db, const struct journal_event *event, const struct db_look *row, int64_t kept_ms,
+                                  struct error *why);
 
 #endif

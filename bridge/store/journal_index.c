@@ -8,6 +8,7 @@
  * So a key is written once a level, with its neighbours, and there are fewer than FAN idle runs a level. A lookup asks the runs
  * that the key may be in: those whose span of keys holds it, so ids that grow touch none, and whose filter passes it. Merging
  * leaves out keys that have outlived the retention; a run whose youngest key has done so is dropped whole.
+ * A replay brings no key: it is passed over, and reading the keys after a start leaves it out.
  *
  * A crash loses fresh and sealed, and a start reads them again from the events behind state.indexed, which moves only when the
  * run of sealed is whole. Runs that were being written are dropped. */
@@ -267,6 +268,12 @@ void index_commit(struct index *index, uint64_t last_seq)
     index->last_seq = last_seq;
 }
 
+void index_pass(struct index *index, uint64_t last_seq, size_t bytes)
+{
+    index->fresh_bytes += bytes;
+    index->last_seq = last_seq;
+}
+
 void index_undo(struct index *index)
 {
     while (index->undo_count > 0) {
@@ -337,16 +344,17 @@ static bool is_full(const struct index *index)
     return index->fresh.count >= index->options.fresh_keys || index->fresh_bytes >= index->options.fresh_bytes;
 }
 
+/* Replays bring no keys, and yet index_upto must get past them. */
 static bool wants_seal(const struct index *index)
 {
-    return !index->sealed && (is_full(index) || (index->wants_seal && index->fresh.count > 0));
+    return !index->sealed && (is_full(index) || (index->wants_seal && index->last_seq > index->indexed));
 }
 
 /* Without memory it is tried again at the next step. */
 static enum err seal(struct index *index, struct error *why)
 {
     size_t count = index->fresh.count;
-    struct keyset_entry *sealed = malloc(count * sizeof *sealed);
+    struct keyset_entry *sealed = malloc((count > 0 ? count : 1) * sizeof *sealed); /* none, where all were replays */
     if (!sealed) {
         return error_set(why, ERR_MEMORY, "no memory for the journal's index");
     }

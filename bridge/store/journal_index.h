@@ -28,6 +28,8 @@ MUST_CHECK enum err index_known(struct index *index, const uint8_t key[JOURNAL_K
                                 struct error *why);
 void index_add(struct index *index, const uint8_t key[JOURNAL_KEY_BYTES], int64_t now_ms, size_t bytes);
 void index_commit(struct index *index, uint64_t last_seq);
+/* Events of so many bytes were committed up to last_seq whose keys it need not know: replays. */
+void index_pass(struct index *index, uint64_t last_seq, size_t bytes);
 void index_undo(struct index *index); /* forgets what was added since index_begin */
 
 /* --- upkeep: between batches, each a transaction of its own and bounded to a few milliseconds --- */

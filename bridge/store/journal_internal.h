@@ -1,7 +1,7 @@
 /* journal_internal: what the journal's implementations share, and nobody else sees.
  *
  *   journal.c ──ops──▶ journal_sqlite.c ──▶ journal_index.c ──▶ journal_run.c ──▶ journal_db.c [sqlite3.h] ──▶ journal_file.c
- *             └──────▶ journal_memory.c
+ *             └──────▶ journal_memory.c        journal_view.c ───────────────────────────▲
  * lane (journal.c) and keyset (journal_keys.c) serve both. Nothing in this header locks: the owner's mutex guards it. */
 #ifndef JOURNAL_INTERNAL_H
 #define JOURNAL_INTERNAL_H
@@ -14,6 +14,7 @@ struct journal_ops {
     void (*close)(struct journal *journal); /* frees it, too */
     enum err (*identity)(struct journal *journal, char out[JOURNAL_IDENTITY_SIZE], struct error *why);
     void (*append)(struct journal *journal, struct journal_append *batch);
+    void (*replay)(struct journal *journal, struct journal_replay *replay); /* journal_replay_begin */
     enum err (*ready)(struct journal *journal, struct error *why);
     enum err (*claim)(struct journal *journal, size_t max, size_t max_bytes, struct journal_event **list, struct error *why);
     void (*settle)(struct journal *journal, uint64_t seq);
@@ -42,6 +43,9 @@ void append_list_add(struct append_list *list, struct journal_append *append);
 /* Frees the event and sets the outcome; why as in struct journal_append. */
 void append_finish(struct journal_append *append, enum journal_outcome outcome, const char *why);
 void journal_hand_back(struct journal *journal, struct append_list *list); /* calls hooks.appended unless the list is empty */
+
+/* Hands a replay back with this outcome (NULL: all went well). */
+void replay_finish(struct journal_replay *replay, const struct error *why);
 
 /* --- lane: the unsettled events that are in memory, in order --- */
 

@@ -160,6 +160,14 @@ static void append(struct journal *journal, struct journal_append *batch)
     }
 }
 
+static void replay_none(struct journal *journal, struct journal_replay *replay)
+{
+    struct error why;
+    (void)journal;
+    error_set(&why, ERR_INVALID, "without a journal no event is kept that could be replayed");
+    replay_finish(replay, &why);
+}
+
 static enum err ready(struct journal *journal, struct error *why)
 {
     struct memory_journal *j = self(journal);
@@ -385,6 +393,7 @@ static const struct journal_ops memory_ops = {
     .close = close_journal,
     .identity = identity,
     .append = append,
+    .replay = replay_none,
     .ready = ready,
     .claim = claim,
     .settle = settle,

@@ -35,6 +35,7 @@ enum {
     READ_BYTES = 1024 * 1024,
     BURIALS = 1024, /* queued */
     BURIALS_AT_ONCE = 32,
+    REPLAY_LOOKS = 8192, /* numbers looked at for one piece of a replay */
     FRESH_KEYS = 16 * 1024,
     FRESH_BYTES = 64 * 1024 * 1024,
     CHECKPOINT_BYTES = 2 * 1024 * 1024,
@@ -49,6 +50,7 @@ enum {
     LATENESS_MS = 5000, /* of retention, so that it deletes in bulk */
     CLOCK_STEP_MS = 60 * 1000,
     CLOCK_TRUST_MS = 10 * 60 * 1000,
+    CLOCK_ALLOWANCE_MS = 60 * 60 * 1000, /* by which the times of acceptance and the journal's clock may differ */
 };
 
 /* --- the journal's clock --- */
@@ -100,6 +102,7 @@ struct sqlite_journal {
     struct append_list queue;
     struct burial *burials, **burials_end;
     size_t burial_count;
+    struct journal_replay *replays, **replays_end; /* the first one is under way */
     struct lane lane;
     bool has_gap;       /* events behind loaded are on disk only */
     uint64_t loaded;    /* the last one that was in the lane */
@@ -355,6 +358,21 @@ static void refuse_all(struct sqlite_journal *j, struct append_list *list, const
     journal_hand_back(&j->base, list);
 }
 
+/* Hands back all replays, with what they have done so far. */
+static void end_replays(struct sqlite_journal *j, const struct error *why)
+{
+    pthread_mutex_lock(&j->lock);
+    struct journal_replay *list = j->replays;
+    j->replays = NULL;
+    j->replays_end = &j->replays;
+    pthread_mutex_unlock(&j->lock);
+    while (list) {
+        struct journal_replay *next = list->next;
+        replay_finish(list, why);
+        list = next;
+    }
+}
+
 /* From now on everything is refused, and so is what is queued; burials stay. */
 static void break_down(struct sqlite_journal *j, struct append_list *queue, const struct error *why)
 {
@@ -379,6 +397,9 @@ static void fail_batch(struct sqlite_journal *j, struct batch *batch, const stru
     }
     refuse_all(j, &batch->appends, why->text);
     refuse_all(j, &queue, why->text);
+    if (j->is_broken) {
+        end_replays(j, why);
+    }
 }
 
 static void probe(struct sqlite_journal *j)
@@ -629,6 +650,287 @@ static void commit_batch(struct sqlite_journal *j, struct batch *batch)
     finish_batch(j, batch);
 }
 
+/* --- replays: a piece at a time, each a transaction of its own --- */
+
+/* An event that is to be replayed: read, then stored again. */
+struct picked {
+    struct db_look row; /* of its slices, only those of event are still there */
+    struct journal_event *event;
+};
+
+struct piece {
+    struct picked picked[READ_EVENTS];
+    size_t rows;
+    size_t bytes, living_bytes; /* dead ones move, living ones are stored once more */
+    uint64_t cursor;            /* events up to it are published, if not dead */
+    uint64_t at;                /* how far the replay has come */
+    bool is_last, no_memory;
+};
+
+static void free_piece(struct piece *piece)
+{
+    for (size_t i = 0; i < piece->rows; i++) {
+        journal_event_free(piece->picked[i].event);
+    }
+}
+
+static bool is_replayable(const struct piece *piece, const struct db_look *row)
+{
+    return row->is_dead || (!row->is_moved && row->seq <= piece->cursor);
+}
+
+static bool pick(struct piece *piece, const struct db_look *row)
+{
+    char *body = slice_dup(row->body);
+    struct journal_event *event = body ? journal_event_new(row->key, clock_wall_ms(), row->head, body, row->body.size) : NULL;
+    if (!event) {
+        return false;
+    }
+    event->is_replay = true;
+    piece->picked[piece->rows++] = (struct picked){*row, event};
+    piece->bytes += event_bytes(event) + ROW_OVERHEAD;
+    piece->living_bytes += row->is_dead ? 0 : event_bytes(event) + ROW_OVERHEAD;
+    return true;
+}
+
+static bool is_whole(const struct piece *piece, size_t more)
+{
+    return piece->rows == READ_EVENTS || (piece->rows > 0 && piece->bytes + more > READ_BYTES);
+}
+
+static enum err pick_listed(struct sqlite_journal *j, const struct journal_replay *replay, struct piece *piece,
+                            struct error *why)
+{
+    enum err code = ERR_NONE;
+    for (size_t looked = 0; piece->at < replay->seq_count && code == ERR_NONE && !piece->no_memory; piece->at++) {
+        struct db_look row;
+        bool found;
+        if (looked++ == REPLAY_LOOKS || is_whole(piece, 0)) {
+            piece->is_last = false;
+            break;
+        }
+        code = db_look_one(j->db, replay->seqs[piece->at], &row, &found, why);
+        if (found) {
+            piece->no_memory = row.seq <= replay->upto && is_replayable(piece, &row) && !pick(piece, &row);
+            db_look_end(j->db);
+        }
+    }
+    return code;
+}
+
+struct picking {
+    struct sqlite_journal *j;
+    const struct journal_replay *replay;
+    struct piece *piece;
+    bool is_cut;
+    enum err code; /* with why, of a lookup beside the walk */
+    struct error *why;
+};
+
+static bool is_in_time(const struct journal_replay *replay, const struct db_look *row)
+{
+    return row->accepted_ms >= replay->since_ms && row->accepted_ms < replay->until_ms;
+}
+
+/* A published replay of an event that is replayed by this call itself: with it, each call would double what the last one did. */
+static bool is_double(struct picking *picking, const struct db_look *row)
+{
+    struct db_look original;
+    bool found;
+    if (row->is_dead || !row->is_replay) {
+        return false;
+    }
+    picking->code = db_look_one(picking->j->db, row->link, &original, &found, picking->why);
+    bool is = found && !original.is_dead && !original.is_moved && is_in_time(picking->replay, &original);
+    db_look_end(picking->j->db);
+    return is;
+}
+
+/* For db_look. Stops at the first row that does not fit into the piece any more. */
+static bool pick_row(void *ctx, const struct db_look *row)
+{
+    struct picking *picking = ctx;
+    struct piece *piece = picking->piece;
+    bool wanted = is_replayable(piece, row) && is_in_time(picking->replay, row) && !is_double(picking, row);
+    picking->is_cut = wanted && is_whole(piece, row->head.size + row->body.size + ROW_OVERHEAD);
+    if (picking->is_cut) {
+        return false;
+    }
+    piece->at = row->seq;
+    piece->no_memory = wanted && !pick(piece, row);
+    return !piece->no_memory && picking->code == ERR_NONE;
+}
+
+/* Looks at a bounded stretch of numbers, so that what lies between the events that are wanted holds up no append. */
+static enum err pick_all(struct sqlite_journal *j, const struct journal_replay *replay, struct piece *piece, struct error *why)
+{
+    const uint64_t left = replay->upto - piece->at;
+    const struct db_looking looking = {
+        .kinds = replay->dead_only ? DB_DEAD : DB_ALL,
+        .after = piece->at,
+        .upto = left > REPLAY_LOOKS ? piece->at + REPLAY_LOOKS : replay->upto,
+        .since_ms = INT64_MIN,
+        .until_ms = INT64_MAX,
+    };
+    struct picking picking = {.j = j, .replay = replay, .piece = piece, .why = why};
+    enum err code = db_look(j->db, &looking, pick_row, &picking, why);
+    code = code == ERR_NONE ? picking.code : code;
+    if (code == ERR_NONE && !picking.is_cut && !piece->no_memory) {
+        piece->at = looking.upto;
+    }
+    piece->is_last = piece->at >= replay->upto;
+    return code;
+}
+
+/* Narrows the numbers down by the times, with an allowance for clocks that differ. */
+static enum err bound_replay(struct sqlite_journal *j, struct journal_replay *replay, struct error *why)
+{
+    int64_t kept_ms;
+    uint64_t seq;
+    if (__builtin_sub_overflow(replay->since_ms, CLOCK_ALLOWANCE_MS, &kept_ms)) {
+        kept_ms = INT64_MIN; /* the first one of all */
+    }
+    enum err code = db_first_since(j->db, kept_ms, &seq, why);
+    replay->at = code == ERR_NONE ? seq - 1 : 0;
+    if (code == ERR_NONE && !__builtin_add_overflow(replay->until_ms, CLOCK_ALLOWANCE_MS, &kept_ms)) {
+        code = db_first_since(j->db, kept_ms, &seq, why);
+        replay->upto = code == ERR_NONE && seq <= replay->upto ? seq - 1 : replay->upto;
+    }
+    replay->at = replay->at < replay->upto ? replay->at : replay->upto;
+    return code;
+}
+
+static enum err pick_piece(struct sqlite_journal *j, struct journal_replay *replay, struct piece *piece, struct error *why)
+{
+    piece->rows = piece->bytes = piece->living_bytes = 0;
+    piece->at = replay->at;
+    piece->is_last = true;
+    piece->no_memory = false;
+    pthread_mutex_lock(&j->lock);
+    piece->cursor = savable_cursor(j, 0); /* behind a burial that is not yet made: that event is dead, not published */
+    pthread_mutex_unlock(&j->lock);
+    enum err code = ERR_NONE;
+    if (replay->seq_count > 0) {
+        code = pick_listed(j, replay, piece, why);
+    } else {
+        code = piece->at == 0 ? bound_replay(j, replay, why) : ERR_NONE;
+        piece->at = replay->at;
+        code = code == ERR_NONE ? pick_all(j, replay, piece, why) : code;
+    }
+    return piece->no_memory ? error_set(why, ERR_MEMORY, "no memory for the journal") : code;
+}
+
+/* What is dead gives its own place up, so that a journal that is full of dead events is no dead end. */
+static enum err make_replay_room(struct sqlite_journal *j, const struct piece *piece, struct error *why)
+{
+    struct batch needs = {.bytes = piece->living_bytes};
+    enum err code = piece->living_bytes > 0 ? make_room(j, &needs, why) : ERR_NONE;
+    return code == ERR_NONE && needs.is_full ? error_set(why, ERR_FULL, "the journal is full") : code;
+}
+
+static enum err write_piece(struct sqlite_journal *j, struct piece *piece, uint64_t *last_seq, uint64_t *dead,
+                            struct error *why)
+{
+    const int64_t now_ms = timeline_now(&j->time);
+    enum err code = db_check_files(j->db, why);
+    if (code == ERR_NONE) {
+        code = db_begin(j->db, DB_DURABLE, why);
+    }
+    for (size_t i = 0; i < piece->rows && code == ERR_NONE; i++) {
+        struct picked *picked = &piece->picked[i];
+        picked->event->seq = ++*last_seq;
+        code = db_replay_put(j->db, picked->event, &picked->row, now_ms, why);
+        *dead -= picked->row.is_dead;
+    }
+    if (code == ERR_NONE) {
+        code = db_state_write(j->db, piece->cursor, *dead, now_ms, why);
+    }
+    code = code == ERR_NONE ? db_commit(j->db, why) : code;
+    if (code != ERR_NONE) {
+        db_rollback(j->db);
+    }
+    return code;
+}
+
+static void finish_piece(struct sqlite_journal *j, struct piece *piece, uint64_t last_seq, uint64_t dead)
+{
+    index_pass(j->index, last_seq, piece->bytes);
+    if (j->oldest_seq == 0) {
+        j->oldest_seq = piece->picked[0].event->seq;
+        j->oldest_kept_ms = j->time.now_ms;
+    }
+    pthread_mutex_lock(&j->lock);
+    for (size_t i = 0; i < piece->rows; i++) {
+        hand_over(j, piece->picked[i].event);
+        piece->picked[i].event = NULL;
+    }
+    j->last_seq = last_seq;
+    if (j->saved != piece->cursor) {
+        j->saved = piece->cursor;
+        j->unsaved_ms = clock_mono_ms();
+    }
+    j->dead = dead;
+    j->bytes = db_bytes(j->db);
+    pthread_mutex_unlock(&j->lock);
+    metrics_add(METRIC_JOURNAL_COMMITS, 1);
+    j->base.hooks.claimable(j->base.hooks.claimable_ctx);
+}
+
+static enum err replay_piece(struct sqlite_journal *j, struct journal_replay *replay, bool *is_last, bool *broke,
+                             struct error *why)
+{
+    struct piece piece;
+    uint64_t last_seq = j->last_seq, dead = j->dead;
+    enum err code = pick_piece(j, replay, &piece, why);
+    if (code == ERR_NONE) {
+        code = make_replay_room(j, &piece, why);
+    }
+    if (code == ERR_NONE && piece.rows > 0) {
+        code = write_piece(j, &piece, &last_seq, &dead, why);
+        *broke = code != ERR_NONE && code != ERR_MEMORY;
+    }
+    if (code == ERR_NONE && piece.rows > 0) {
+        finish_piece(j, &piece, last_seq, dead);
+        replay->replayed += piece.rows;
+    }
+    replay->at = piece.at;
+    *is_last = piece.is_last;
+    free_piece(&piece);
+    return code;
+}
+
+static void end_replay(struct sqlite_journal *j, struct journal_replay *replay, const struct error *why)
+{
+    pthread_mutex_lock(&j->lock);
+    ASSERT(j->replays == replay);
+    j->replays = replay->next;
+    if (!j->replays) {
+        j->replays_end = &j->replays;
+    }
+    pthread_mutex_unlock(&j->lock);
+    log_info("events were queued for publishing again", LOG_INT("events", replay->replayed));
+    replay_finish(replay, why);
+}
+
+static void go_on_replaying(struct sqlite_journal *j)
+{
+    struct error why;
+    bool is_last = true, broke = false;
+    pthread_mutex_lock(&j->lock);
+    struct journal_replay *replay = j->replays;
+    pthread_mutex_unlock(&j->lock);
+    enum err code = replay ? replay_piece(j, replay, &is_last, &broke, &why) : ERR_NONE;
+    if (broke) {
+        struct append_list queue;
+        metrics_add(METRIC_JOURNAL_COMMIT_ERRORS, 1);
+        break_down(j, &queue, &why);
+        refuse_all(j, &queue, why.text);
+        end_replays(j, &why);
+    } else if (replay && (is_last || code != ERR_NONE)) {
+        end_replay(j, replay, code == ERR_NONE ? NULL : &why);
+    }
+}
+
 /* --- the thread --- */
 
 static int64_t least(int64_t a, int64_t b)
@@ -646,7 +948,7 @@ static int64_t idle_ms(struct sqlite_journal *j)
     if (j->is_broken) {
         return j->probe_ms > now_ms ? j->probe_ms - now_ms : 0;
     }
-    if (j->burials || (is_unsaved(j) && j->is_full)) {
+    if (j->burials || j->replays || (is_unsaved(j) && j->is_full)) {
         return 0;
     }
     int64_t wait_ms = IDLE_MS;
@@ -707,9 +1009,15 @@ static void *journal_thread(void *ctx)
             commit_batch(j, &batch);
         }
         if (!j->is_broken) {
+            go_on_replaying(j);
+        }
+        if (!j->is_broken) {
             keep_up(j);
         }
     }
+    struct error why;
+    error_set(&why, ERR_CLOSED, "stopping");
+    end_replays(j, &why);
     return NULL;
 }
 
@@ -844,6 +1152,7 @@ enum err journal_open_sqlite(struct journal **out, const struct journal_options 
     j->next_checkpoint = j->checkpoint_bytes;
     append_list_init(&j->queue);
     j->burials_end = &j->burials;
+    j->replays_end = &j->replays;
     j->path = slice_dup(slice_of(options->path));
     enum err code = j->path ? open_files(j, why) : error_set(why, ERR_MEMORY, "no memory to open the journal");
     if (code != ERR_NONE) {
@@ -923,6 +1232,28 @@ static void append(struct journal *journal, struct journal_append *batch)
     pthread_mutex_unlock(&j->lock);
     if (!takes) {
         refuse_all(j, &list, why.text);
+    }
+}
+
+static void replay_begin(struct journal *journal, struct journal_replay *replay)
+{
+    struct sqlite_journal *j = self(journal);
+    struct error why = {0};
+    pthread_mutex_lock(&j->lock);
+    if (j->is_broken) {
+        why = j->trouble;
+    } else if (j->stopping) {
+        error_set(&why, ERR_CLOSED, "stopping");
+    } else {
+        replay->at = 0;
+        replay->upto = j->last_seq;
+        *j->replays_end = replay;
+        j->replays_end = &replay->next;
+        pthread_cond_signal(&j->wake);
+    }
+    pthread_mutex_unlock(&j->lock);
+    if (why.code != ERR_NONE) {
+        replay_finish(replay, &why);
     }
 }
 
@@ -1060,6 +1391,7 @@ static const struct journal_ops sqlite_ops = {
     .close = close_journal,
     .identity = identity,
     .append = append,
+    .replay = replay_begin,
     .ready = ready,
     .claim = claim,
     .settle = settle,

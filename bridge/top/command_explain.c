@@ -156,11 +156,72 @@ static int print_result(const struct explain_result *result)
 
 /* --- doing it --- */
 
-static int explain(struct explain_request *request, const char *secret_file, const char *body_file)
+/* What the configuration adds: secrets that may have been mixed up, and URLs. */
+struct known {
+    struct config *config; /* NULL: none given */
+    struct explain_secret secrets[EXPLAIN_MAX_SECRETS];
+    char names[EXPLAIN_MAX_SECRETS][64];
+    size_t secret_count;
+    struct slice others[MAX_OTHERS];
+    size_t other_count;
+};
+
+static void add_secret(struct known *known, const struct secret *secret, size_t app, bool is_previous)
+{
+    if (secret->size == 0 || known->secret_count == EXPLAIN_MAX_SECRETS) {
+        return;
+    }
+    size_t n = known->secret_count++;
+    snprintf(known->names[n], sizeof known->names[n], "the %ssecret of apps[%zu]", is_previous ? "previous " : "", app);
+    known->secrets[n] = (struct explain_secret){
+        .secret = {secret->data, secret->size},
+        .name = known->names[n],
+        .advice =
+            is_previous
+                ? "MeowFlow still signs with the secret from before a reset; keep it as previous_secret_file until it does not."
+                : "The request is signed by that app: are the secrets mixed up, or does it push to another app's URL?",
+    };
+}
+
+static bool load_known(const char *path, struct known *known)
+{
+    struct config_errors errors, warnings;
+    enum err err = config_load(&known->config, path, &errors, &warnings);
+    if (err) {
+        fputs(err == ERR_CONFIG ? errors.text.data : "meowbridge explain: out of memory\n", stderr);
+    }
+    config_errors_free(&errors);
+    config_errors_free(&warnings);
+    for (size_t i = 0; !err && i < known->config->app_count; i++) {
+        const struct app_config *app = &known->config->apps[i];
+        add_secret(known, &app->secret, i, false);
+        add_secret(known, &app->previous_secret, i, true);
+        if (app->public_url[0] && known->other_count < MAX_OTHERS) {
+            known->others[known->other_count++] = slice_of(app->public_url);
+        }
+    }
+    return !err;
+}
+
+/* With a configuration and no other secret, the first app's is the one that is expected. */
+static bool choose_secret(const char *secret_file, const struct known *known, struct secret *out)
+{
+    const char *variable = getenv("MEOWBRIDGE_SECRET");
+    if (secret_file || !known->config || (variable && *variable)) {
+        return command_secret(secret_file, out);
+    }
+    *out = (struct secret){slice_dup(known->secrets[0].secret), known->secrets[0].secret.size};
+    if (!out->data) {
+        command_complain("out of memory");
+    }
+    return out->data != NULL;
+}
+
+static int explain(struct explain_request *request, const struct known *known, const char *secret_file, const char *body_file)
 {
     struct secret secret;
     struct buf body;
-    if (!command_secret(secret_file, &secret)) {
+    if (!choose_secret(secret_file, known, &secret)) {
         return EXIT_USAGE;
     }
     int status = EXIT_FAILED;
@@ -181,34 +242,69 @@ static int explain(struct explain_request *request, const char *secret_file, con
 }
 
 /* "a,/b,https://c/d" */
-static bool split(const char *list, struct slice out[MAX_OTHERS], size_t *count)
+static bool split(const char *list, struct known *known)
 {
-    for (*count = 0; list && *list;) {
+    while (list && *list) {
         size_t size = strcspn(list, ",");
-        if (size > 0 && *count == MAX_OTHERS) {
+        if (size > 0 && known->other_count == MAX_OTHERS) {
             command_complain("--try takes at most %d hosts, paths and URLs", MAX_OTHERS);
             return false;
         }
         if (size > 0) {
-            out[(*count)++] = (struct slice){list, size};
+            known->others[known->other_count++] = (struct slice){list, size};
         }
         list += size + (list[size] == ',');
     }
     return true;
 }
 
+/* As typed. */
+struct arguments {
+    const char *url, *secret_file, *timestamp, *signature, *received, *others, *method, *config;
+};
+
+static bool read_arguments(const struct arguments *given, struct http_url *url, struct known *known,
+                           struct explain_request *request)
+{
+    struct error why;
+    *request = (struct explain_request){.now_ms = clock_wall_ms(), .is_received_known = given->received != NULL};
+    if (!given->url || http_url_parse(slice_of(given->url), url, &why)) {
+        command_complain("--url%s%s", given->url ? ": " : " URL is missing", given->url ? why.text : "");
+        return false;
+    }
+    if (!given->timestamp || !given->signature) {
+        command_complain("--%s is missing", given->timestamp ? "signature HEX" : "timestamp MS");
+        return false;
+    }
+    if (!split(given->others, known) ||
+        (given->received && !command_time("--received", given->received, request->now_ms, &request->received_ms)) ||
+        (given->config && !load_known(given->config, known))) {
+        return false;
+    }
+    request->method = slice_of(given->method ? given->method : "POST");
+    request->host = slice_of(url->authority);
+    request->target = slice_of(url->target);
+    request->timestamp = slice_of(given->timestamp);
+    request->signature = slice_of(given->signature);
+    request->others = known->others;
+    request->other_count = known->other_count;
+    request->other_secrets = known->secrets;
+    request->other_secret_count = known->secret_count;
+    return true;
+}
+
 int command_explain(int argc, char **argv)
 {
-    const char *url_text = NULL, *secret_file = NULL, *timestamp = NULL, *signature = NULL, *received = NULL, *others = NULL,
-               *method = NULL;
+    struct arguments given = {0};
     const struct command_option options[] = {
-        {'u', "url", "URL", "the URL of the request, as it is registered with MeowFlow", &url_text},
-        {'s', "secret-file", "FILE", "the App Secret; without it, MEOWBRIDGE_SECRET", &secret_file},
-        {'t', "timestamp", "MS", "the request's X-Meowflow-Timestamp", &timestamp},
-        {'g', "signature", "HEX", "the request's X-Meowflow-Signature", &signature},
-        {'r', "received", "TIME", "when the bridge got it, in RFC 3339 or as a span (5m: ago)", &received},
-        {'m', "method", "METHOD", "the request's method (default: POST)", &method},
-        {0, "try", "LIST", "more hosts, /paths and URLs to try, separated by commas", &others},
+        {'u', "url", "URL", "the URL of the request, as it is registered with MeowFlow", &given.url},
+        {'s', "secret-file", "FILE", "the App Secret; without it, MEOWBRIDGE_SECRET", &given.secret_file},
+        {'t', "timestamp", "MS", "the request's X-Meowflow-Timestamp", &given.timestamp},
+        {'g', "signature", "HEX", "the request's X-Meowflow-Signature", &given.signature},
+        {'r', "received", "TIME", "when the bridge got it, in RFC 3339 or as a span (5m: ago)", &given.received},
+        {'m', "method", "METHOD", "the request's method (default: POST)", &given.method},
+        {0, "try", "LIST", "more hosts, /paths and URLs to try, separated by commas", &given.others},
+        {'c', "config", "FILE", "try the secrets and public URLs of all apps in it, too", &given.config},
         {0},
     };
     const struct command_usage usage = {
@@ -234,26 +330,12 @@ int command_explain(int argc, char **argv)
         return status;
     }
     struct http_url url;
-    struct error why;
-    struct slice list[MAX_OTHERS];
-    struct explain_request request = {.others = list, .now_ms = clock_wall_ms()};
-    if (!url_text || http_url_parse(slice_of(url_text), &url, &why)) {
-        command_complain("--url%s%s", url_text ? ": " : " URL is missing", url_text ? why.text : "");
-        return EXIT_USAGE;
+    struct known known = {0};
+    struct explain_request request;
+    status = EXIT_USAGE;
+    if (read_arguments(&given, &url, &known, &request)) {
+        status = explain(&request, &known, given.secret_file, operand_count > 0 ? operands[0] : NULL);
     }
-    if (!timestamp || !signature) {
-        command_complain("--%s is missing", timestamp ? "signature HEX" : "timestamp MS");
-        return EXIT_USAGE;
-    }
-    request.is_received_known = received != NULL;
-    if (!split(others, list, &request.other_count) ||
-        (received && !command_time("--received", received, request.now_ms, &request.received_ms))) {
-        return EXIT_USAGE;
-    }
-    request.method = slice_of(method ? method : "POST");
-    request.host = slice_of(url.authority);
-    request.target = slice_of(url.target);
-    request.timestamp = slice_of(timestamp);
-    request.signature = slice_of(signature);
-    return explain(&request, secret_file, operand_count > 0 ? operands[0] : NULL);
+    config_free(&known.config);
+    return status;
 }

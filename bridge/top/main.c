@@ -19,6 +19,9 @@ static const struct {
     {"send", "play MeowFlow: sign and push test events", command_send},
     {"explain", "find out why a captured request does not verify", command_explain},
     {"route", "show what a webhook body would become on MQTT", command_route},
+    {"events", "list the events in the journal", command_events},
+    {"show", "show one event of the journal whole", command_show},
+    {"replay", "queue events for publishing again", command_replay},
     {"healthcheck", "ask the running bridge whether it is alive", command_healthcheck},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

@@ -15,6 +15,9 @@ int command_send(int argc, char **argv);
 int command_explain(int argc, char **argv);
 int command_route(int argc, char **argv);
 int command_healthcheck(int argc, char **argv);
+int command_events(int argc, char **argv);
+int command_show(int argc, char **argv);
+int command_replay(int argc, char **argv);
 
 /* Says "meowbridge NAME: …" on standard error, in one line; NAME is the command that command_options was last called for. */
 void command_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define EXPLAIN_MAX_SECRETS 64
+
 enum explain_part {
     EXPLAIN_TIMESTAMP,
     EXPLAIN_HOST,
@@ -24,9 +26,18 @@ enum explain_part {
     EXPLAIN_PARTS
 };
 
+/* A secret that may have been taken for the right one. Borrowed. */
+struct explain_secret {
+    struct slice secret;
+    const char *name;   /* "the secret of apps[1]" */
+    const char *advice; /* must stay as long as the result */
+};
+
 /* All borrowed for the call. */
 struct explain_request {
     struct slice secret; /* not empty */
+    const struct explain_secret *other_secrets;
+    size_t other_secret_count; /* EXPLAIN_MAX_SECRETS at most are tried */
     struct slice method;
     struct slice host;   /* with its port, as in a URL or a Host header */
     struct slice target; /* path and query */
@@ -44,7 +55,7 @@ struct explain_deviation {
     enum explain_part part;
     char what[160];      /* "the host without its port", for a sentence */
     char signed_as[400]; /* the value that was signed, printable and cut; empty for a body or a secret */
-    const char *advice;  /* sentences; static */
+    const char *advice;  /* sentences; static, or as given */
 };
 
 enum explain_verdict {

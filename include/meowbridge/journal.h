@@ -120,10 +120,11 @@ void journal_append(struct journal *journal, struct journal_append *batch);
 /* --- replaying: any thread but one that the hooks run in --- */
 
 /* Which events to queue for publishing again, and what came of it. Taken are published and dead ones; a pending one will be
- * published anyway. What is stored after journal_replay_begin is never taken, so a replay that fails again is not replayed in
- * a circle. A replay has a new sequence number, is_replay, the present as its time of acceptance, and key, head and body as
- * they were; the replays of one call come in the order in which the events were accepted (or seqs stand). Events of the two
- * kinds: the old row of a published one stays; a dead one is moved. */
+ * published anyway. A replay has a new sequence number, is_replay, the present as its time of acceptance, and key, head and
+ * body as they were; replays come in the order of the events' numbers (or of seqs). Of a published event the old row stays, a
+ * dead one is moved. What is stored after journal_replay_begin is not taken, so that what fails again is not replayed in a
+ * circle; nor, in a span of time, is a published replay whose original is in the span, so that repeating the call does not
+ * double what it does. */
 struct journal_replay {
     struct journal_replay *next; /* the journal's own use */
 

@@ -2,7 +2,7 @@
  * or without any.
  *
  * Nothing is ever created, changed or locked out: where a log lies beside the database (a bridge runs, or was killed), it is
- * read along; where none does, the file is read as it stands, and read again if a bridge started meanwhile. A call is one
+ * read along; where none does, the file is read as it stands, and each call looks anew whether that is still so. A call is one
  * consistent look and short, since a long one would keep the bridge's log from being moved into the database. What is marked
  * published here follows the publisher by up to a second, as the cursor on disk does (J4).
  *
@@ -37,6 +37,7 @@ struct journal_view_event {
     uint64_t seq;
     enum journal_event_state state;
     int64_t accepted_ms;     /* wall clock */
+    unsigned replays;        /* that came before this one, of the same event: 0 for what was pushed; counted to 127 */
     uint64_t replay_of;      /* of a replay, the number of the event that was replayed; else 0 */
     uint64_t moved_to;       /* JOURNAL_MOVED: the number of its replay; else 0 */
     int64_t died_ms;         /* JOURNAL_DEAD; else 0 */

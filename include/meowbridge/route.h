@@ -37,6 +37,8 @@ MUST_CHECK enum err route_table_open(struct route_table **out, const struct rout
 struct route_table *route_table_ref(struct route_table *table);
 void route_table_unref(struct route_table **table); /* accepts NULL */
 
+/* '*' in the pattern is any run of characters, also none; all else is literal. */
+bool route_pattern_matches(struct slice pattern, struct slice name);
 /* True if some route takes events of this name. */
 bool route_table_matches(const struct route_table *table, struct slice event_name);
 
@@ -91,7 +93,7 @@ const char *route_verdict_text(enum route_verdict verdict);
  * source, type, subject, time, appid, webhookid, traceparent, tracestate, replay. Empty values and a pushTime that is no
  * RFC 3339 time are left out; forbidden characters are percent-encoded; appId in source is percent-encoded as a URI needs.
  * ROUTE_CLOUDEVENT's payload is a CloudEvents 1.0 JSON object whose data is the payload's bytes unchanged, content type
- * application/cloudevents+json, with the attributes of the properties but replay; the two others have application/json.
+ * application/cloudevents+json, with the attributes of the properties; the two others have application/json.
  * Expiry: now_ms - event->accepted_ms is counted against each matching route; the messages of routes that have run out keep
  * their places and say so; if all have, ROUTE_EXPIRED. ROUTE_NO_MEMORY passes; all other verdicts but ROUTE_OK are final. */
 enum route_verdict route_render(const struct route_table *table, const struct event *event, int64_t now_ms,

@@ -107,6 +107,24 @@ def test_a_request_that_a_proxy_changed_is_explained_and_mended_by_the_remedy(br
     assert bridge.post(body, headers=headers).status == 200
 
 
+def test_a_secret_of_another_app_and_one_from_before_a_reset_are_told_apart(tmp_path):
+    body = event()
+    for name in ("one", "two", "old"):
+        (tmp_path / name).write_text(f"secret {name}\n")
+    config = {"apps": [{"id": "1", "secret_file": str(tmp_path / "one"), "previous_secret_file": str(tmp_path / "old")},
+                       {"id": "2", "secret_file": str(tmp_path / "two"), "public_url": f"https://{HOST}/two"}]}
+    (tmp_path / "c.json").write_text(json.dumps(config))
+
+    def with_config(secret, path="/webhook"):
+        return explain(f"https://{HOST}/webhook", body, sign(body, HOST, path, secret=secret), "-c", tmp_path / "c.json", env={"PATH": "/bin"})
+
+    assert with_config("secret one").returncode == 0
+    assert "the previous secret of apps[0]" in with_config("secret old").stdout
+    other = with_config("secret two", "/two")
+    assert other.returncode == 1 and "the secret of apps[1]" in other.stdout and "another of the paths given: /two" in other.stdout
+    assert "secret two" not in other.stdout
+
+
 @pytest.mark.parametrize("arguments", [(), ("--url", "http://x/"), ("--url", "http://x/", "--timestamp", "1"),
                                        ("--url", "x", "--timestamp", "1", "--signature", "0"),
                                        ("--url", "http://x/", "--timestamp", "1", "--signature", "0", "--received", "yesterday")])

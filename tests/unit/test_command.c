@@ -180,6 +180,29 @@ static void a_number_is_held_to_its_range(void **state)
     free(out[2]);
 }
 
+static void a_moment_is_a_span_before_now_or_a_time(void **state)
+{
+    (void)state;
+    char *out[3];
+    int64_t ms = 0;
+    assert_true(command_time("--since", "90m", 10000000000, &ms));
+    assert_int_equal(ms, 10000000000 - 90 * 60000);
+    assert_true(command_time("--since", "1970-01-01T00:00:01+00:00", 5, &ms));
+    assert_int_equal(ms, 1000);
+    catch_output();
+    const char *bad[] = {"", "soon", "90", "-5m", "2024-08-31", "1h30m"};
+    bool taken = false;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        taken = taken || command_time("--since", bad[i], 10000000000, &ms);
+    }
+    release_output(out);
+    assert_false(taken);
+    assert_non_null(strstr(
+        out[2], "--since is a span before now (90m, 2h, 7d) or an RFC 3339 time (2026-11-24T05:00:00Z), not \"soon\"\n"));
+    free(out[1]);
+    free(out[2]);
+}
+
 static void a_secret_comes_from_its_file_else_from_the_environment(void **state)
 {
     (void)state;
@@ -279,6 +302,7 @@ int main(void)
         cmocka_unit_test(a_mistake_is_named_with_the_remedy_and_is_exit_2),
         cmocka_unit_test(help_lists_every_option_on_standard_output),
         cmocka_unit_test(a_number_is_held_to_its_range),
+        cmocka_unit_test(a_moment_is_a_span_before_now_or_a_time),
         cmocka_unit_test(a_secret_comes_from_its_file_else_from_the_environment),
         cmocka_unit_test(a_file_is_read_whole_with_its_nul_bytes_and_newlines),
         cmocka_unit_test(a_complaint_is_one_line_whatever_the_user_typed),

@@ -204,6 +204,24 @@ static void hosts_paths_and_urls_that_the_user_names_are_tried(void **state)
     assert_string_equal(result.deviations[1].signed_as, "/far/away");
 }
 
+static void secrets_that_may_have_been_mixed_up_are_tried(void **state)
+{
+    (void)state;
+    const struct explain_secret secrets[] = {{SLICE(""), "nothing", "x"},
+                                             {SLICE("another"), "the secret of apps[1]", "Swap the secret files."}};
+    struct explain_request request = captured();
+    request.other_secrets = secrets;
+    request.other_secret_count = 2;
+    struct sent sent = SENT;
+    sent.secret = "another";
+    struct explain_result result = explain(request, sent);
+    assert_found(result, EXPLAIN_SECRET, "the secret of apps[1]", "");
+    assert_string_equal(result.deviations[0].advice, "Swap the secret files.");
+    request.secret = SLICE(" \n");
+    result = explain(request, sent);
+    assert_found(result, EXPLAIN_SECRET, "the secret of apps[1]", "");
+}
+
 static void another_secret_or_another_event_is_not_found(void **state)
 {
     (void)state;
@@ -319,6 +337,7 @@ int main(void)
         cmocka_unit_test(every_usual_form_of_the_body_is_found),
         cmocka_unit_test(up_to_three_deviations_are_found_together),
         cmocka_unit_test(hosts_paths_and_urls_that_the_user_names_are_tried),
+        cmocka_unit_test(secrets_that_may_have_been_mixed_up_are_tried),
         cmocka_unit_test(another_secret_or_another_event_is_not_found),
         cmocka_unit_test(the_work_is_bounded_however_large_the_body),
         cmocka_unit_test(the_deepest_nesting_is_printed_again),

@@ -486,6 +486,35 @@ static void burials_wait_for_the_disk_and_the_cursor_waits_for_them(void **unuse
     end(&f);
 }
 
+static void a_replay_that_the_disk_refuses_leaves_the_event_dead(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    begin(&f);
+    put_many(&f, 1, 3, 0, JOURNAL_STORED);
+    claim_some(&f, 3);
+    struct error why;
+    assert_int_equal(journal_bury(f.journal, 2, "refused", &why), ERR_NONE);
+    journal_settle(f.journal, 3);
+    WAIT_FOR(state_of(&f).dead == 1);
+    WAIT_FOR(ask(&f, "SELECT cursor FROM state") == 3);
+    plan(WRITE | SYNC, 1, INT64_MAX, SQLITE_IOERR_WRITE);
+    struct journal_replay replay = {.dead_only = true, .since_ms = INT64_MIN, .until_ms = INT64_MAX};
+    assert_int_equal(journal_replay(f.journal, &replay, &why), ERR_IO);
+    assert_int_equal(replay.replayed, 0);
+    assert_int_equal(journal_ready(f.journal, &why), ERR_IO);
+    assert_int_equal(journal_replay(f.journal, &replay, &why), ERR_IO); /* at once */
+    assert_int_equal(state_of(&f).dead, 1);
+    assert_null(claim_some(&f, 1));
+    plan(0, 0, 0, 0);
+    WAIT_FOR(journal_ready(f.journal, &why) == ERR_NONE);
+    assert_int_equal(journal_replay(f.journal, &replay, &why), ERR_NONE);
+    assert_int_equal(replay.replayed, 1);
+    assert_int_equal(number_of(claim_some(&f, 1)), 2);
+    assert_int_equal(ask(&f, "SELECT dead + (SELECT count(*) FROM dead) FROM state"), 0);
+    end(&f);
+}
+
 static void closing_on_a_broken_disk_ends_and_loses_nothing(void **unused)
 {
     (void)unused;
@@ -675,6 +704,7 @@ int main(int argc, char **argv)
         TEST(a_full_disk_refuses_at_once_and_recovers_by_itself),
         TEST(a_failed_sync_refuses_with_what_the_disk_said),
         TEST(burials_wait_for_the_disk_and_the_cursor_waits_for_them),
+        TEST(a_replay_that_the_disk_refuses_leaves_the_event_dead),
         TEST(closing_on_a_broken_disk_ends_and_loses_nothing),
         TEST(all_that_was_stored_survives_a_power_cut_after_any_sync),
         TEST(what_was_stored_survives_a_power_cut),

@@ -665,7 +665,7 @@ static void a_cloudevent_holds_the_attributes_and_the_payload_unchanged(void **s
                            "\"time\":\"2024-08-31T12:00:00Z\",\"datacontenttype\":\"application/json\",\"appid\":\"12345\","
                            "\"webhookid\":\"1234567\","
                            "\"traceparent\":\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\","
-                           "\"data\":" PAYLOAD "}";
+                           "\"replay\":\"1\",\"data\":" PAYLOAD "}";
     assert_slice(list.items[0].payload, expected);
     assert_slice(list.items[0].content_type, "application/cloudevents+json");
     assert_ptr_equal(list.items[1].payload.data, list.items[0].payload.data); /* made once */
