@@ -94,6 +94,9 @@ static void check_deadline(struct http_connection *c)
             shutdown(c->fd, SHUT_RDWR);
         }
         break;
+    case PHASE_STREAMING:
+        http_stream_check(c);
+        break;
     case PHASE_WHOLE:
     case PHASE_PARKED:
         break;

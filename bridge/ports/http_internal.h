@@ -1,5 +1,6 @@
 /* http_internal: what the files of the HTTP server share. http_server.c has the loops, http_request.c a request's way,
- * http_reply.c the answers, http_refusal.c those that libmicrohttpd would give by itself, http_deadline.c the clocks.
+ * http_reply.c the answers, http_stream.c those that go on, http_refusal.c those that libmicrohttpd would give by itself,
+ * http_deadline.c the clocks.
  *
  * One libmicrohttpd daemon a loop, with external epoll and without a listening socket: its own epoll threads hang when exactly
  * 128 sockets are ready in one turn, and its accepting knows neither a limit over all loops nor what to do without a free
@@ -15,12 +16,13 @@
  *                           │        └─too large, no memory─▶ DISCARD
  *                           ├─answered, body small─▶ DISCARD ─whole─▶ ANSWERED
  *                           └─answered early─▶ ANSWERED ─▶ closed, lingering (http_linger.h)
+ *                                      WHOLE ─▶ STREAMING ─closed, or the client gone─▶ IDLE, or closed
  *   IDLE, HEADERS, BODY, DISCARD ─time is up, or malformed─▶ refused, LINGERING ─▶ closed
  *
  * Invariants, in the loop's thread:
  *   1. is_known from handler.headers to handler.finished, and server->under_way counts those requests.
  *   2. reply.response is set from http_request_answer until it is handed to libmicrohttpd or the request ends.
- *   3. A suspended connection is PARKED, and no other. */
+ *   3. A suspended connection is PARKED, or STREAMING with nothing to send, and no other. */
 #ifndef MEOWBRIDGE_HTTP_INTERNAL_H
 #define MEOWBRIDGE_HTTP_INTERNAL_H
 
@@ -52,8 +54,9 @@ enum http_phase {
     PHASE_DISCARD, /* the answer is there, the rest of the body is thrown away first */
     PHASE_WHOLE,   /* with the handler */
     PHASE_PARKED,
-    PHASE_ANSWERED, /* the answer is libmicrohttpd's to send */
-    PHASE_LINGERING /* answered past libmicrohttpd, and closed for writing */
+    PHASE_ANSWERED,  /* the answer is libmicrohttpd's to send */
+    PHASE_STREAMING, /* so is its head, and what is written to the stream */
+    PHASE_LINGERING  /* answered past libmicrohttpd, and closed for writing */
 };
 
 struct http_reply {
@@ -76,6 +79,7 @@ struct http_request {
     uint64_t declared;         /* Content-Length */
     size_t discarded;
     struct http_reply reply;
+    struct http_stream *stream; /* NULL: the answer is whole */
     void *user;
 };
 
@@ -107,6 +111,8 @@ struct http_loop {
     struct http_connection *entering; /* while MHD_add_connection runs */
     unsigned parked;
     unsigned crowd; /* the most connections at a tick since memory was given back */
+    struct http_stream *streams;
+    atomic_bool streams_rang; /* look at them */
     int64_t now_ms, next_tick_ms, accept_again_ms, warn_again_ms, settle_ms;
     bool is_quiescing, is_settled, is_ending;
     struct http_linger linger;
@@ -142,6 +148,8 @@ void http_request_cut(struct http_connection *connection);
 /* --- http_reply.c --- */
 
 struct http_reply http_reply_make(const struct http_answer *answer);
+typedef ssize_t http_reader(void *ctx, uint64_t position, char *out, size_t max); /* libmicrohttpd's, which calls it */
+struct http_reply http_reply_stream(const struct http_answer *head, http_reader *reader, void *ctx);
 /* A refusal of the server's own, which handler.refused is told of. */
 struct http_reply http_reply_error(struct http_request *request, unsigned status, const char *message);
 void http_reply_drop(struct http_reply *reply);
@@ -154,6 +162,18 @@ void http_reply_send_last(struct http_connection *connection);
 MUST_CHECK enum err http_refusal_init(struct error *why); /* before the first loop runs; again is harmless */
 /* Hands the reply to libmicrohttpd; false: it does not take it. Only so: what calls MHD_queue_response is the library. */
 MUST_CHECK bool http_reply_queue(struct http_connection *connection, const struct http_reply *reply);
+
+/* --- http_stream.c --- */
+
+void http_streams_turn(struct http_loop *loop);             /* sends what was written; once a turn, before MHD_run */
+void http_streams_end(struct http_loop *loop);              /* their writers are told; what is queued is still sent */
+void http_streams_cut(struct http_loop *loop);              /* at once; MHD_run takes them back */
+void http_stream_check(struct http_connection *connection); /* has the client gone while nothing was sent? */
+void http_stream_detach(struct http_request *request);      /* the request is over; without a stream nothing happens */
+
+/* --- http_server.c --- */
+
+void http_loop_wake(struct http_loop *loop);
 
 /* --- http_deadline.c --- */
 

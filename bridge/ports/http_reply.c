@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { MAX_ERROR_BODY = 64 << 10 };
+enum { MAX_ERROR_BODY = 64 << 10, STREAM_BLOCK = 4 << 10 };
 
 void http_reply_drop(struct http_reply *reply)
 {
@@ -22,6 +22,23 @@ bool http_reply_add_header(struct http_reply *reply, const char *name, const cha
     return !value || MHD_add_response_header(reply->response, name, value) == MHD_YES;
 }
 
+/* Drops the reply where one of them finds no memory. */
+static void add_headers(struct http_reply *reply, const struct http_answer *answer)
+{
+    char seconds[16];
+    snprintf(seconds, sizeof seconds, "%u", answer->retry_after_s);
+    bool ok = http_reply_add_header(reply, "Content-Type", answer->content_type ? answer->content_type : "application/json") &&
+              http_reply_add_header(reply, "Allow", answer->allow) &&
+              http_reply_add_header(reply, "Retry-After", answer->retry_after_s ? seconds : NULL) &&
+              http_reply_add_header(reply, "WWW-Authenticate", answer->www_authenticate);
+    for (const char *const *header = answer->headers; ok && header && *header; header += 2) {
+        ok = http_reply_add_header(reply, header[0], header[1]);
+    }
+    if (!ok) {
+        http_reply_drop(reply);
+    }
+}
+
 struct http_reply http_reply_make(const struct http_answer *answer)
 {
     struct http_reply reply = {.status = answer->status};
@@ -32,13 +49,16 @@ struct http_reply http_reply_make(const struct http_answer *answer)
         return reply;
     }
     reply.body = (struct slice){body, answer->body.size};
-    char seconds[16];
-    snprintf(seconds, sizeof seconds, "%u", answer->retry_after_s);
-    if (!http_reply_add_header(&reply, "Content-Type", answer->content_type ? answer->content_type : "application/json") ||
-        !http_reply_add_header(&reply, "Allow", answer->allow) ||
-        !http_reply_add_header(&reply, "Retry-After", answer->retry_after_s ? seconds : NULL) ||
-        !http_reply_add_header(&reply, "WWW-Authenticate", answer->www_authenticate)) {
-        http_reply_drop(&reply);
+    add_headers(&reply, answer);
+    return reply;
+}
+
+struct http_reply http_reply_stream(const struct http_answer *head, http_reader *reader, void *ctx)
+{
+    struct http_reply reply = {.status = head->status};
+    reply.response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, reader, ctx, NULL);
+    if (reply.response) {
+        add_headers(&reply, head);
     }
     return reply;
 }
@@ -52,7 +72,8 @@ struct http_reply http_reply_error(struct http_request *request, unsigned status
     if (handler->refused) {
         handler->refused(handler->ctx, request, status, message);
     }
-    struct http_reply reply = http_reply_make(&(struct http_answer){.status = status, .body = buf_slice(&body)});
+    struct http_reply reply =
+        http_reply_make(&(struct http_answer){.status = status, .body = buf_slice(&body), .content_type = handler->error_type});
     buf_free(&body);
     return reply;
 }

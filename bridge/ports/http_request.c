@@ -40,6 +40,7 @@ void http_request_finish(struct http_connection *c)
         r->is_known = false;
         over(server);
     }
+    http_stream_detach(r);
     http_reply_drop(&r->reply);
     http_parser_free(&r->chunks);
     buf_free(&r->body);
@@ -66,7 +67,7 @@ static enum MHD_Result queue_reply(struct http_connection *c)
 {
     struct http_reply *reply = &c->request.reply;
     bool closes = atomic_load(&c->loop->server->is_quiescing);
-    http_phase_enter(c, PHASE_ANSWERED);
+    http_phase_enter(c, c->request.stream ? PHASE_STREAMING : PHASE_ANSWERED);
     if (!reply->response || (closes && !http_reply_add_header(reply, "Connection", "close"))) {
         http_reply_drop(reply);
         return MHD_NO; /* no memory for an answer: closes the connection */

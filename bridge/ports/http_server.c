@@ -137,6 +137,7 @@ static void begin_quiescing(struct http_loop *loop)
 {
     loop->is_quiescing = true;
     loop->settle_ms = loop->now_ms + QUIESCE_GRACE_MS;
+    http_streams_end(loop);
     accept_some(loop, UINT32_MAX); /* who was connected by the kernel before is served */
     if (atomic_fetch_sub(&loop->server->accepting, 1) == 1) {
         http_listener_close(&loop->server->listener);
@@ -165,7 +166,7 @@ static void quiesce_step(struct http_loop *loop)
 
 /* --- the loop --- */
 
-static void wake(struct http_loop *loop)
+void http_loop_wake(struct http_loop *loop)
 {
     ssize_t ignored = write(loop->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
     (void)ignored; /* it fails only where the counter is full, and then the loop is awake */
@@ -248,6 +249,7 @@ static void turn(struct http_loop *loop)
     bool accepts = wait_for_work(loop);
     quiesce_step(loop);
     take_resumed(loop);
+    http_streams_turn(loop);
     if (accepts && !loop->is_quiescing) {
         accept_some(loop, ACCEPT_BATCH);
     }
@@ -264,6 +266,7 @@ static void end(struct http_loop *loop)
     loop->is_ending = true;
     take_resumed(loop);
     ASSERT(loop->parked == 0);
+    http_streams_cut(loop);
     MHD_run(loop->daemon); /* takes them back and sends their answers */
     MHD_stop_daemon(loop->daemon);
     loop->daemon = NULL;
@@ -312,7 +315,7 @@ void http_requests_resume(struct http_request **requests, size_t count)
         loop->resumed_end = chains[i].end;
         pthread_mutex_unlock(&loop->mutex);
         if (was_empty) {
-            wake(loop);
+            http_loop_wake(loop);
         }
     }
     atomic_fetch_sub(&server->resumers, 1);
@@ -435,7 +438,7 @@ void http_server_quiesce(struct http_server *server)
 {
     atomic_store(&server->is_quiescing, true);
     for (unsigned i = 0; i < server->options.threads; i++) {
-        wake(&server->loops[i]);
+        http_loop_wake(&server->loops[i]);
     }
 }
 
@@ -480,7 +483,7 @@ void http_server_close(struct http_server **server_pointer)
     }
     atomic_store(&server->is_stopping, true);
     for (unsigned i = 0; i < server->started; i++) {
-        wake(&server->loops[i]);
+        http_loop_wake(&server->loops[i]);
     }
     for (unsigned i = 0; i < server->started; i++) {
         pthread_join(server->loops[i].thread, NULL);

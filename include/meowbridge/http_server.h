@@ -56,6 +56,7 @@ struct http_handler {
     /* The server refuses a request by itself, for handler.headers has not seen it or has not answered. Its peer is known, its
      * method and path only where its headers were whole (else empty). May be NULL. */
     void (*refused)(void *ctx, const struct http_request *request, unsigned status, const char *message);
+    const char *error_type; /* its content type; NULL: application/json */
 };
 
 struct http_server_options {
@@ -117,8 +118,21 @@ struct http_answer {
     const char *allow;            /* Allow, for 405; else NULL */
     unsigned retry_after_s;       /* Retry-After, 0: none */
     const char *www_authenticate; /* NULL: none */
+    const char *const *headers;   /* more of them: name, value, …, NULL; may be NULL */
 };
 void http_request_answer(struct http_request *request, const struct http_answer *answer);
+
+/* An answer whose body goes on: what is written to the stream follows the head of the answer, until it is closed. It waits without
+ * a thread, and is never waited for: a client that lets more than max_queued bytes pile up is cut off. Called where
+ * http_request_answer may be; head has no body. NULL: no memory, or the server is quiescing; then the request is not answered
+ * yet. Quiescing ends all streams. */
+struct http_stream;
+struct http_stream *http_request_stream(struct http_request *request, const struct http_answer *head, size_t max_queued);
+/* Queues bytes and never waits. False: nobody reads any more (the client has gone or was cut off, the server quiesces). Any
+ * thread, one at a time. */
+bool http_stream_write(struct http_stream *stream, struct slice bytes);
+/* What is queued is still sent. May come after http_server_close. Accepts NULL. */
+void http_stream_close(struct http_stream **stream);
 
 /* Sets the request aside without holding a thread. Only from handler.whole; after it the loop does not touch the request
  * until http_requests_resume. */

@@ -12,11 +12,11 @@
 
 #include <string.h>
 
-#define assert_slice(actual, expected_text)                                                                  \
-    do {                                                                                                     \
-        struct slice actual_ = (actual), expected_ = slice_of(expected_text);                                \
-        assert_int_equal(actual_.size, expected_.size);                                                      \
-        assert_memory_equal(actual_.data ? actual_.data : "", expected_.data, expected_.size);               \
+#define assert_slice(actual, expected_text)                                                    \
+    do {                                                                                       \
+        struct slice actual_ = (actual), expected_ = slice_of(expected_text);                  \
+        assert_int_equal(actual_.size, expected_.size);                                        \
+        assert_memory_equal(actual_.data ? actual_.data : "", expected_.data, expected_.size); \
     } while (0)
 
 #endif
