@@ -33,6 +33,7 @@ struct app {
     char *secrets[2]; /* current, previous or NULL */
     size_t secret_sizes[2];
     struct bucket bucket; /* rate 0: no limit */
+    unsigned metrics;     /* its place there */
 };
 
 struct app_set {
@@ -49,6 +50,7 @@ struct loop {
     struct signer **signers; /* two an app: [2 * i] current, [2 * i + 1] previous or NULL */
     struct buf scratch, head, answer;
     struct journal_append *first, **last; /* collected in this turn */
+    int64_t begun_us;                     /* when the request in hand was whole */
 };
 
 struct ingress {
@@ -68,6 +70,7 @@ struct ticket {
     struct journal_append append; /* first: an append handed back is its ticket */
     struct http_request *request;
     char *why; /* of a refusal; NULL if there was no memory for it */
+    int64_t begun_us;
     size_t id_size;
     char id[];
 };
@@ -134,6 +137,7 @@ static bool copy_app(struct app *to, const struct ingress_app *from)
     to->bucket.rate = from->rate_limit;
     to->bucket.tokens_us = 1000000;
     to->bucket.updated_us = clock_mono_us();
+    to->metrics = metrics_app(from->id.size > 0 ? from->id : SLICE("*"));
     to->id = slice_dup(from->id);
     to->path = slice_dup(from->path);
     if (from->public_host.size > 0) {
@@ -276,14 +280,31 @@ static void refuse(struct ingress *ingress, struct http_request *request, const 
                  refusal->retry_after_s);
 }
 
+static enum metric metric_of_refusal(unsigned status)
+{
+    switch (status) {
+    case 408:
+        return METRIC_WEBHOOKS_TOO_SLOW;
+    case 413:
+        return METRIC_WEBHOOKS_TOO_LARGE;
+    case 414:
+        return METRIC_WEBHOOKS_LONG_TARGET;
+    case 431:
+        return METRIC_WEBHOOKS_LONG_HEADERS;
+    case 503:
+        return METRIC_WEBHOOKS_UNAVAILABLE;
+    case 505:
+        return METRIC_WEBHOOKS_BAD_VERSION;
+    default:
+        return METRIC_WEBHOOKS_MALFORMED;
+    }
+}
+
 /* What the server refuses before the ingress sees it, or in its place. */
 static void on_refused(void *ctx, const struct http_request *request, unsigned status, const char *message)
 {
     struct slice path = http_request_path(request);
-    metrics_add(status == 413   ? METRIC_WEBHOOKS_TOO_LARGE
-                : status == 503 ? METRIC_WEBHOOKS_UNAVAILABLE
-                                : METRIC_WEBHOOKS_MALFORMED,
-                1);
+    metrics_add(metric_of_refusal(status), 1);
     log_refusal(ctx, status, message, NULL, http_request_peer(request), path.size ? path : SLICE("-"));
 }
 
@@ -300,12 +321,13 @@ static void answer_taken(struct loop *loop, struct http_request *request, const 
 
 /* --- a request's way --- */
 
-/* Which apps of the path have a secret that signed this request, as a bit each. */
+/* Which apps of the path have a secret that signed this request, as a bit each, and whose current one did. */
 static uint64_t verified_apps(const struct loop *loop, struct http_request *request, struct slice timestamp,
-                              const uint8_t mac[SIGNATURE_BYTES], bool *previous_only)
+                              const uint8_t mac[SIGNATURE_BYTES], uint64_t *by_current)
 {
     struct slice path = http_request_path(request), host = http_request_header(request, "Host");
-    uint64_t verified = 0, by_current = 0;
+    uint64_t verified = 0;
+    *by_current = 0;
     for (size_t i = 0; i < loop->set->count; i++) {
         const struct app *app = &loop->set->apps[i];
         if (!slice_equal(slice_of(app->path), path)) {
@@ -321,9 +343,8 @@ static uint64_t verified_apps(const struct loop *loop, struct http_request *requ
         bool current = signer_verify(loop->signers[2 * i], &signed_request, mac);
         bool previous = loop->signers[2 * i + 1] && signer_verify(loop->signers[2 * i + 1], &signed_request, mac);
         verified |= (uint64_t)(current || previous) << i;
-        by_current |= (uint64_t)current << i;
+        *by_current |= (uint64_t)current << i;
     }
-    *previous_only = verified && !by_current;
     return verified;
 }
 
@@ -344,31 +365,29 @@ static struct app *app_of(struct app_set *set, uint64_t verified, struct slice a
     return any;
 }
 
-static const char *signature_trouble(struct http_request *request, struct slice timestamp, struct slice signature,
-                                     uint8_t mac[SIGNATURE_BYTES], const char **detail)
+/* True if the headers name a fresh time and a MAC; else refusal says what is wrong with them. */
+static bool read_signature(struct slice timestamp, struct slice signature, uint8_t mac[SIGNATURE_BYTES],
+                           struct refusal *refusal)
 {
-    (void)request;
     int64_t timestamp_ms;
-    *detail = NULL;
+    *refusal = (struct refusal){403, NULL, NULL, METRIC_WEBHOOKS_BAD_TIMESTAMP, 0};
     if (timestamp.size == 0) {
-        return "missing timestamp";
+        refusal->message = "missing timestamp";
+    } else if (signature.size == 0) {
+        refusal->message = "missing signature";
+        refusal->metric = METRIC_WEBHOOKS_BAD_SIGNATURE;
+    } else if (!signature_parse_timestamp(timestamp, &timestamp_ms)) {
+        refusal->message = "timestamp is invalid";
+        refusal->detail = "it is not 13 digits";
+    } else if (!signature_is_fresh(timestamp_ms, clock_wall_ms())) {
+        refusal->message = "timestamp is invalid";
+        refusal->detail = "it is more than 5 minutes from this host's clock";
+    } else if (!hex_decode(signature, mac, SIGNATURE_BYTES)) {
+        refusal->message = "signature verification failed";
+        refusal->detail = "it is not 64 hexadecimal digits";
+        refusal->metric = METRIC_WEBHOOKS_BAD_SIGNATURE;
     }
-    if (signature.size == 0) {
-        return "missing signature";
-    }
-    if (!signature_parse_timestamp(timestamp, &timestamp_ms)) {
-        *detail = "it is not 13 digits";
-        return "timestamp is invalid";
-    }
-    if (!signature_is_fresh(timestamp_ms, clock_wall_ms())) {
-        *detail = "it is more than 5 minutes from this host's clock";
-        return "timestamp is invalid";
-    }
-    if (!hex_decode(signature, mac, SIGNATURE_BYTES)) {
-        *detail = "it is not 64 hexadecimal digits";
-        return "signature verification failed";
-    }
-    return NULL;
+    return !refusal->message;
 }
 
 static struct ticket *ticket_of(struct loop *loop, struct http_request *request, struct event *event)
@@ -382,6 +401,7 @@ static struct ticket *ticket_of(struct loop *loop, struct http_request *request,
         return NULL;
     }
     ticket->request = request;
+    ticket->begun_us = loop->begun_us;
     ticket->id_size = event->id.size;
     memcpy(ticket->id, event->id.data, event->id.size); /* never empty */
     size_t body_size;
@@ -425,7 +445,16 @@ static void set_trace(struct loop *loop, const struct http_request *request, str
     event_set_trace(event, parent, loop->answer.failed ? (struct slice){0} : state);
 }
 
-static void on_verified(struct ingress *ingress, struct loop *loop, struct http_request *request, uint64_t verified)
+static void count_verified(const struct app *app, bool by_current)
+{
+    metrics_app_add(app->metrics, by_current ? METRIC_APP_VERIFIED_CURRENT : METRIC_APP_VERIFIED_PREVIOUS, 1);
+    if (!by_current) {
+        metrics_app_set(app->metrics, METRIC_APP_PREVIOUS_USED, clock_wall_ms());
+    }
+}
+
+static void on_verified(struct ingress *ingress, struct loop *loop, struct http_request *request, uint64_t verified,
+                        uint64_t by_current)
 {
     struct event event;
     struct error why;
@@ -449,7 +478,8 @@ static void on_verified(struct ingress *ingress, struct loop *loop, struct http_
                                  METRIC_WEBHOOKS_WRONG_APP, 0});
         return;
     }
-    if (!bucket_take(&app->bucket, clock_mono_us())) {
+    count_verified(app, by_current >> (app - loop->set->apps) & 1);
+    if (!bucket_take(&app->bucket, loop->begun_us)) {
         refuse(ingress, request,
                &(struct refusal){429, "too many events for this app", NULL, METRIC_WEBHOOKS_RATE_LIMITED, RETRY_RATE_S});
         return;
@@ -478,34 +508,50 @@ static void on_headers(void *ctx, struct http_request *request)
         known = slice_equal(slice_of(loop->set->apps[i].path), http_request_path(request));
     }
     if (!known) {
-        refuse(ingress, request, &(struct refusal){404, "no app has this path", NULL, METRIC_WEBHOOKS_MALFORMED, 0});
+        refuse(ingress, request, &(struct refusal){404, "no app has this path", NULL, METRIC_WEBHOOKS_NO_PATH, 0});
     } else if (!slice_equal(http_request_method(request), SLICE("POST"))) {
-        refuse(ingress, request, &(struct refusal){405, "only POST is served here", NULL, METRIC_WEBHOOKS_MALFORMED, 0});
+        refuse(ingress, request, &(struct refusal){405, "only POST is served here", NULL, METRIC_WEBHOOKS_BAD_METHOD, 0});
     }
+}
+
+static void judge(struct ingress *ingress, struct loop *loop, struct http_request *request)
+{
+    struct slice timestamp = http_request_header(request, SIGNATURE_TIMESTAMP_HEADER);
+    struct slice signature = http_request_header(request, SIGNATURE_HEADER);
+    struct error why;
+    struct refusal refusal;
+    uint8_t mac[SIGNATURE_BYTES];
+    if (loop_refresh(ingress, loop, &why)) {
+        refuse(ingress, request, &(struct refusal){503, why.text, NULL, METRIC_WEBHOOKS_UNAVAILABLE, RETRY_SOON_S});
+        return;
+    }
+    if (!read_signature(timestamp, signature, mac, &refusal)) {
+        refuse(ingress, request, &refusal);
+        return;
+    }
+    uint64_t by_current, verified = verified_apps(loop, request, timestamp, mac, &by_current);
+    if (verified == 0) {
+        refuse(ingress, request,
+               &(struct refusal){403, "signature verification failed", NULL, METRIC_WEBHOOKS_BAD_SIGNATURE, 0});
+        return;
+    }
+    on_verified(ingress, loop, request, verified, by_current);
+}
+
+static void observe_answer(int64_t begun_us)
+{
+    metrics_observe(HISTOGRAM_WEBHOOK_DURATION, clock_mono_us() - begun_us);
 }
 
 static void on_whole(void *ctx, struct http_request *request)
 {
     struct ingress *ingress = ctx;
     struct loop *loop = &ingress->loops[http_request_loop(request)];
-    struct slice timestamp = http_request_header(request, SIGNATURE_TIMESTAMP_HEADER);
-    struct error why;
-    uint8_t mac[SIGNATURE_BYTES];
-    const char *detail;
-    if (loop_refresh(ingress, loop, &why)) {
-        refuse(ingress, request, &(struct refusal){503, why.text, NULL, METRIC_WEBHOOKS_UNAVAILABLE, RETRY_SOON_S});
-        return;
+    loop->begun_us = clock_mono_us();
+    judge(ingress, loop, request);
+    if (!http_request_user(request)) { /* it does not wait for the journal */
+        observe_answer(loop->begun_us);
     }
-    const char *trouble = signature_trouble(request, timestamp, http_request_header(request, SIGNATURE_HEADER), mac, &detail);
-    bool previous_only = false;
-    uint64_t verified = trouble ? 0 : verified_apps(loop, request, timestamp, mac, &previous_only);
-    if (verified == 0) {
-        trouble = trouble ? trouble : "signature verification failed";
-        refuse(ingress, request, &(struct refusal){403, trouble, detail, METRIC_WEBHOOKS_BAD_SIGNATURE, 0});
-        return;
-    }
-    metrics_add(METRIC_WEBHOOKS_PREVIOUS_SECRET, previous_only);
-    on_verified(ingress, loop, request, verified);
 }
 
 static void shrink(struct buf *buffer)
@@ -539,6 +585,7 @@ static void on_resumed(void *ctx, struct http_request *request)
     } else {
         answer_taken(&ingress->loops[http_request_loop(request)], request, ticket);
     }
+    observe_answer(ticket->begun_us);
 }
 
 static void on_finished(void *ctx, struct http_request *request)

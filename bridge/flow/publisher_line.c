@@ -226,6 +226,31 @@ static void claim_events(struct line *line)
     }
 }
 
+/* --- counting what cannot be published --- */
+
+static enum metric refusal_by_verdict(enum route_verdict verdict)
+{
+    return verdict == ROUTE_NO_MATCH  ? METRIC_REFUSED_NO_ROUTE
+           : verdict == ROUTE_EXPIRED ? METRIC_REFUSED_EXPIRED
+                                      : METRIC_REFUSED_TOPIC;
+}
+
+static enum metric refusal_by_code(uint8_t reason_code)
+{
+    switch (reason_code) {
+    case 0x87:
+        return METRIC_REFUSED_UNAUTHORIZED;
+    case 0x90:
+        return METRIC_REFUSED_TOPIC;
+    case 0x95:
+        return METRIC_REFUSED_TOO_LARGE;
+    case 0x99:
+        return METRIC_REFUSED_PAYLOAD;
+    default:
+        return METRIC_REFUSED_OTHER;
+    }
+}
+
 /* --- rendering --- */
 
 static enum err decode(struct line *line, const struct slot *slot)
@@ -256,6 +281,7 @@ static bool render(struct line *line, struct slot *slot)
     int64_t wall_ms = clock_wall_ms();
     enum err err = decode(line, slot);
     if (err == ERR_CORRUPT) {
+        metrics_add(METRIC_REFUSED_DAMAGED, 1);
         slot_kill(slot, "the stored event is damaged");
         return false;
     }
@@ -272,6 +298,7 @@ static bool render(struct line *line, struct slot *slot)
     if (verdict == ROUTE_NO_MEMORY) {
         pause_sending(line, "no memory");
     } else {
+        metrics_add(refusal_by_verdict(verdict), 1);
         slot_kill(slot, route_verdict_text(verdict));
     }
     return false;
@@ -356,8 +383,9 @@ static bool is_too_large(struct mqtt_client *client, const struct mqtt_publish *
     return true;
 }
 
-static void refuse_unsent(struct slot *slot, unsigned number, const char *reason)
+static void refuse_unsent(struct slot *slot, unsigned number, enum metric metric, const char *reason)
 {
+    metrics_add(metric, 1);
     slot_blame(slot, reason);
     slot->done |= UINT64_C(1) << number;
 }
@@ -370,12 +398,13 @@ static bool send_message(struct line *line, struct mqtt_client *client, struct s
     struct mqtt_publish packet = packet_of(line, message, properties);
     lower_to_limits(line, &packet, mqtt_client_limits(client));
     if (packet.qos == 0 && !line->keeps) {
-        refuse_unsent(slot, number, "with QoS 0 nothing confirms it, and without a journal only a confirmed event is taken");
+        refuse_unsent(slot, number, METRIC_REFUSED_OTHER,
+                      "with QoS 0 nothing confirms it, and without a journal only a confirmed event is taken");
         return true;
     }
     char too_large[JOURNAL_MAX_REASON];
     if (is_too_large(client, &packet, too_large, sizeof too_large)) {
-        refuse_unsent(slot, number, too_large);
+        refuse_unsent(slot, number, METRIC_REFUSED_TOO_LARGE, too_large);
         return true;
     }
     bool again = slot->tried >> number & 1;
@@ -387,7 +416,7 @@ static bool send_message(struct line *line, struct mqtt_client *client, struct s
         metrics_add(METRIC_MQTT_RETRIED, again);
         return true;
     case ERR_INVALID:
-        refuse_unsent(slot, number, why.text);
+        refuse_unsent(slot, number, METRIC_REFUSED_OTHER, why.text);
         return true;
     case ERR_CLOSED:
         return false;
@@ -420,7 +449,7 @@ static bool send_event(struct line *line, struct mqtt_client *client, struct slo
             continue;
         }
         if (line->list.items[i].has_run_out) {
-            refuse_unsent(slot, i, route_verdict_text(ROUTE_EXPIRED));
+            refuse_unsent(slot, i, METRIC_REFUSED_EXPIRED, route_verdict_text(ROUTE_EXPIRED));
             continue;
         }
         if (!may_go_now(line, client) || !send_message(line, client, slot, i)) {
@@ -574,6 +603,7 @@ void line_acked(struct line *line, int mid, uint8_t reason_code)
     case MQTT_ACK_UNHEARD:
         metrics_add(METRIC_MQTT_UNHEARD, 1);
         if (slot && flight.unheard_is_dead) {
+            metrics_add(METRIC_REFUSED_UNHEARD, 1);
             unheard(line, slot, &flight);
         }
         confirmed(line);
@@ -591,6 +621,7 @@ void line_acked(struct line *line, int mid, uint8_t reason_code)
         __attribute__((fallthrough));
     case MQTT_ACK_REFUSED:
         if (slot) {
+            metrics_add(refusal_by_code(reason_code), 1);
             refused(line, slot, &flight, reason_code);
         }
         break;
@@ -641,6 +672,9 @@ bool line_settle(struct line *line)
         }
         settled = slot->stored->seq;
         published += !slot->reason;
+        if (!slot->reason && !slot->stored->is_replay) {
+            metrics_observe(HISTOGRAM_EVENT_DELAY, (clock_wall_ms() - slot->stored->accepted_ms) * 1000);
+        }
         if (line->blame.accused == settled) {
             line->blame = (struct blame){0};
         }
@@ -674,6 +708,7 @@ bool line_connected(struct line *line)
     blame_broker_is_there(&line->blame);
     struct slot *slot = blame_is_proven(&line->blame) ? accused_event(line) : NULL;
     if (slot) {
+        metrics_add(METRIC_REFUSED_CONNECTION, 1);
         slot_kill(slot, blame_reason(&line->blame));
     }
     return slot;

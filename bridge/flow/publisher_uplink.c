@@ -60,8 +60,11 @@ struct uplink {
     bool is_linked;      /* the line has been told that a connection stands */
     bool is_busy;        /* the last turn ended with work left */
     int64_t connected_ms;
-    bool has_acked; /* an event's message was answered on this connection */
+    int64_t since_ms; /* wall clock: connected or lost since then, or opened */
+    bool has_acked;   /* an event's message was answered on this connection */
     char trouble[sizeof((struct publisher_state *)0)->trouble];
+    char last_error[sizeof((struct publisher_state *)0)->last_error];
+    int64_t last_error_ms; /* wall clock */
     bool said_version;
 
     char *status_topic; /* NULL: none, or given up */
@@ -132,6 +135,7 @@ enum err uplink_open(struct uplink **out, const struct publisher_options *option
     uplink->line = line;
     uplink->tls = tls;
     uplink->due_ms = clock_mono_ms();
+    uplink->since_ms = clock_wall_ms();
     snprintf(uplink->trouble, sizeof uplink->trouble, "connecting for the first time");
     if (!copy_options(uplink, options)) {
         uplink_close(&uplink);
@@ -206,8 +210,11 @@ bool uplink_is_over(const struct uplink *uplink)
 void uplink_state(const struct uplink *uplink, struct publisher_state *out)
 {
     *out = (struct publisher_state){.connected = uplink->state == ONLINE || uplink->state == LEAVING,
+                                    .since_ms = uplink->since_ms,
+                                    .last_error_ms = uplink->last_error_ms,
                                     .in_flight = line_in_flight(uplink->line)};
     snprintf(out->broker, sizeof out->broker, "%s", uplink->brokers[uplink->current].url);
+    memcpy(out->last_error, uplink->last_error, sizeof out->last_error);
     if (!out->connected) {
         snprintf(out->trouble, sizeof out->trouble, "%s", uplink->trouble);
     }
@@ -226,6 +233,13 @@ static void wait_for_attempt(struct uplink *uplink, size_t next)
     uplink->current = next;
     uplink->due_ms = clock_mono_ms() + delay_ms;
     enter(uplink, WAITING);
+}
+
+static void note_error(struct uplink *uplink, const char *why)
+{
+    snprintf(uplink->trouble, sizeof uplink->trouble, "%s: %s", uplink->brokers[uplink->current].url, why);
+    memcpy(uplink->last_error, uplink->trouble, sizeof uplink->last_error);
+    uplink->last_error_ms = clock_wall_ms();
 }
 
 static void give_up_status_topic(struct uplink *uplink, const char *reason)
@@ -261,8 +275,7 @@ static void attempt_failed(struct uplink *uplink, const char *why, bool rejected
 {
     struct broker *broker = &uplink->brokers[uplink->current];
     suspect_will(uplink, rejected);
-    snprintf(uplink->trouble, sizeof uplink->trouble, "%s: %s", broker->url, why);
-    metrics_add(METRIC_MQTT_DISCONNECTS, 1);
+    note_error(uplink, why);
     if (complaint_is_due(&broker->trouble, why, clock_mono_ms())) {
         log_warn("cannot connect to the broker; trying again", LOG_STR("url", broker->url), LOG_STR("reason", why));
     }
@@ -300,6 +313,7 @@ static void attempt(struct uplink *uplink)
     enter(uplink, CONNECTING);
     if (mqtt_client_open(&uplink->client, &options, &why) != ERR_NONE) {
         uplink->client = NULL;
+        metrics_add(METRIC_MQTT_FAILED, 1);
         attempt_failed(uplink, why.text, false);
     }
 }
@@ -424,6 +438,7 @@ static void connected(struct uplink *uplink)
         log_warn("MQTT 3.1.1 has no reason codes: a broker can confirm a message and drop it; version 5 tells");
     }
     metrics_add(METRIC_MQTT_CONNECTS, 1);
+    uplink->since_ms = clock_wall_ms();
     complaint_clear(&broker->trouble);
     uplink->trouble[0] = '\0';
     uplink->connected_ms = clock_mono_ms();
@@ -452,13 +467,44 @@ static bool is_brokers_own_trouble(uint8_t reason_code)
     return memchr(codes, reason_code, sizeof codes) != NULL;
 }
 
+/* By what the broker gave as the reason (OASIS MQTT 5, 3.14.2.1), if it did. */
+static enum metric loss_metric(const struct mqtt_event *event)
+{
+    switch (event->reason_code) {
+    case 0x00:
+        return event->silent ? METRIC_MQTT_LOST_SILENT : METRIC_MQTT_LOST_CLOSED;
+    case 0x81:
+    case 0x82:
+    case 0x93:
+        return METRIC_MQTT_LOST_PROTOCOL;
+    case 0x87:
+        return METRIC_MQTT_LOST_UNAUTHORIZED;
+    case 0x89:
+    case 0x96:
+    case 0x97:
+    case 0x9f:
+        return METRIC_MQTT_LOST_OVERLOAD;
+    case 0x8b:
+        return METRIC_MQTT_LOST_SHUTDOWN;
+    case 0x8d:
+        return METRIC_MQTT_LOST_SILENT;
+    case 0x8e:
+        return METRIC_MQTT_LOST_TAKEN_OVER;
+    case 0x95:
+        return METRIC_MQTT_LOST_TOO_LARGE;
+    default:
+        return METRIC_MQTT_LOST_OTHER;
+    }
+}
+
 static void lost(struct uplink *uplink, const struct mqtt_event *event)
 {
     const struct broker *broker = &uplink->brokers[uplink->current];
     bool closed_by_broker = !event->silent && !is_brokers_own_trouble(event->reason_code);
-    snprintf(uplink->trouble, sizeof uplink->trouble, "%s: %s", broker->url, event->text);
+    note_error(uplink, event->text);
     log_warn("lost the connection to the broker", LOG_STR("url", broker->url), LOG_STR("reason", event->text));
-    metrics_add(METRIC_MQTT_DISCONNECTS, 1);
+    metrics_add(loss_metric(event), 1);
+    uplink->since_ms = clock_wall_ms();
     if (clock_mono_ms() - uplink->connected_ms >= GOOD_AFTER_MS) {
         backoff_reset(&uplink->backoff);
     }
@@ -529,6 +575,10 @@ static void closed(struct uplink *uplink, const struct mqtt_event *event)
 {
     switch (uplink->state) {
     case CONNECTING:
+        metrics_add(event->refused  ? METRIC_MQTT_FAILED_REFUSED
+                    : event->silent ? METRIC_MQTT_FAILED_SILENT
+                                    : METRIC_MQTT_FAILED,
+                    1);
         attempt_failed(uplink, event->text, !event->silent);
         break;
     case ONLINE:

@@ -322,7 +322,9 @@ static void state(struct journal *journal, struct journal_state *out)
     while (held && held->done) {
         held = held->after;
     }
-    *out = (struct journal_state){.last_seq = j->last_seq, .cursor = held ? held->event.seq - 1 : j->last_seq};
+    *out = (struct journal_state){.last_seq = j->last_seq,
+                                  .cursor = held ? held->event.seq - 1 : j->last_seq,
+                                  .oldest_pending_ms = held ? held->event.accepted_ms : 0};
     pthread_mutex_unlock(&j->lock);
 }
 

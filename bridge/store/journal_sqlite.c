@@ -106,6 +106,7 @@ struct sqlite_journal {
     struct lane lane;
     bool has_gap;       /* events behind loaded are on disk only */
     uint64_t loaded;    /* the last one that was in the lane */
+    int64_t passed_ms;  /* when the last one that left the lane was accepted, or the first one behind the cursor at the start */
     uint64_t last_seq;  /* committed */
     uint64_t saved;     /* the cursor on disk */
     int64_t unsaved_ms; /* since when the cursor is ahead of it */
@@ -633,6 +634,7 @@ static void note_full(struct sqlite_journal *j)
 static void commit_batch(struct sqlite_journal *j, struct batch *batch)
 {
     struct error why;
+    const int64_t begun_us = clock_mono_us();
     enum err code = batch->rows > 0 ? make_index_room(j, &why) : ERR_NONE;
     if (code == ERR_NONE && batch->rows > 0) {
         code = make_room(j, batch, &why);
@@ -646,6 +648,10 @@ static void commit_batch(struct sqlite_journal *j, struct batch *batch)
     }
     if (batch->is_full) {
         note_full(j);
+    }
+    if (batch->stored > 0) {
+        metrics_observe(HISTOGRAM_COMMIT_DURATION, clock_mono_us() - begun_us);
+        metrics_observe(HISTOGRAM_COMMIT_EVENTS, (int64_t)batch->stored);
     }
     finish_batch(j, batch);
 }
@@ -1037,6 +1043,16 @@ static void free_journal(struct sqlite_journal *j)
     free(j);
 }
 
+/* How long the first event that is pending has waited already. */
+static enum err load_passed(struct sqlite_journal *j, struct error *why)
+{
+    struct journal_event *first = NULL;
+    enum err code = db_event_read(j->db, j->lane.cursor, j->last_seq, 1, 1, &first, why);
+    j->passed_ms = first ? first->accepted_ms : 0;
+    journal_event_free(first);
+    return code;
+}
+
 static enum err load(struct sqlite_journal *j, struct error *why)
 {
     struct db_state state;
@@ -1057,6 +1073,10 @@ static enum err load(struct sqlite_journal *j, struct error *why)
     j->has_gap = j->last_seq > state.cursor;
     j->dead = state.dead;
     memcpy(j->identity, state.identity, sizeof j->identity);
+    code = load_passed(j, why);
+    if (code != ERR_NONE) {
+        return code;
+    }
     timeline_start(&j->time, kept_ms > state.clock_ms ? kept_ms : state.clock_ms);
     struct index_options options = {j->db, j->retention_ms, FRESH_KEYS, FRESH_BYTES, &run_limits};
     if (j->max_bytes > 0 && j->max_bytes / 8 < FRESH_BYTES) {
@@ -1273,7 +1293,13 @@ static void state(struct journal *journal, struct journal_state *out)
 {
     struct sqlite_journal *j = self(journal);
     pthread_mutex_lock(&j->lock);
-    *out = (struct journal_state){j->last_seq, j->lane.cursor, j->dead, j->bytes, j->longest_upkeep_us};
+    const bool is_pending = j->last_seq > j->lane.cursor;
+    *out = (struct journal_state){.last_seq = j->last_seq,
+                                  .cursor = j->lane.cursor,
+                                  .dead = j->dead,
+                                  .bytes = j->bytes,
+                                  .longest_upkeep_us = j->longest_upkeep_us};
+    out->oldest_pending_ms = !is_pending ? 0 : j->lane.first ? j->lane.first->event.accepted_ms : j->passed_ms;
     pthread_mutex_unlock(&j->lock);
 }
 
@@ -1329,6 +1355,7 @@ static void settle(struct journal *journal, uint64_t seq)
     } else if (j->is_full) {
         pthread_cond_signal(&j->wake);
     }
+    j->passed_ms = gone ? gone->event.accepted_ms : j->passed_ms;
     pthread_mutex_unlock(&j->lock);
     held_free(gone);
 }

@@ -183,6 +183,7 @@ struct journal_state {
     uint64_t dead;             /* events kept as dead */
     int64_t bytes;             /* on disk, free pages not counted; 0 for memory */
     int64_t longest_upkeep_us; /* that a batch may have waited for housekeeping, since the start */
+    int64_t oldest_pending_ms; /* when the first unsettled event was accepted, or one settled just before it; 0: none */
 };
 void journal_state(struct journal *journal, struct journal_state *out); /* any thread */
 

@@ -42,19 +42,19 @@ struct publisher_broker {
     bool tls;
 };
 
-struct publisher_options { /* copied */
-    struct journal *journal;     /* must outlive the publisher */
-    struct route_table *routes;  /* a reference is taken */
+struct publisher_options {      /* copied */
+    struct journal *journal;    /* must outlive the publisher */
+    struct route_table *routes; /* a reference is taken */
     const struct publisher_broker *brokers;
-    size_t broker_count;         /* at least 1; tried in order, from the first again after a loss */
+    size_t broker_count; /* at least 1; tried in order, from the first again after a loss */
     struct mqtt_tls_options tls;
-    int version;                 /* 5 or 3 */
+    int version; /* 5 or 3 */
     const char *client_id, *username;
     struct slice password;
     int64_t keepalive_ms;
-    unsigned inflight;           /* messages */
-    int64_t max_rate;            /* messages a second; 0: no limit */
-    const char *status_topic;    /* expanded; NULL: none */
+    unsigned inflight;        /* messages */
+    int64_t max_rate;         /* messages a second; 0: no limit */
+    const char *status_topic; /* expanded; NULL: none */
 };
 
 /* Reads certificates and starts the thread, which connects by itself. ERR_CONFIG for certificates. */
@@ -75,8 +75,11 @@ void publisher_close(struct publisher **publisher); /* stops at once if publishe
 
 struct publisher_state {
     bool connected;
-    char broker[256];   /* URL of the current or last tried one */
-    char trouble[256];  /* why it is not connected, or empty */
+    int64_t since_ms;      /* wall clock: for how long it has been so; first of all, since it was opened */
+    char broker[256];      /* URL of the current or last tried one */
+    char trouble[256];     /* why it is not connected, or empty */
+    char last_error[256];  /* the last trouble there was, also when it is over; empty: none so far */
+    int64_t last_error_ms; /* wall clock */
     unsigned in_flight;
 };
 void publisher_state(struct publisher *publisher, struct publisher_state *out);

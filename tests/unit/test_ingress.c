@@ -322,10 +322,8 @@ static void what_the_server_refuses_is_counted_by_its_status(void **state)
     static const struct {
         unsigned status;
         enum metric metric;
-    } cases[] = {{400, METRIC_WEBHOOKS_MALFORMED},
-                 {408, METRIC_WEBHOOKS_MALFORMED},
-                 {431, METRIC_WEBHOOKS_MALFORMED},
-                 {413, METRIC_WEBHOOKS_TOO_LARGE},
+    } cases[] = {{400, METRIC_WEBHOOKS_MALFORMED},   {408, METRIC_WEBHOOKS_TOO_SLOW},     {413, METRIC_WEBHOOKS_TOO_LARGE},
+                 {414, METRIC_WEBHOOKS_LONG_TARGET}, {431, METRIC_WEBHOOKS_LONG_HEADERS}, {505, METRIC_WEBHOOKS_BAD_VERSION},
                  {503, METRIC_WEBHOOKS_UNAVAILABLE}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         uint64_t before = metrics_get(cases[i].metric);
@@ -361,7 +359,9 @@ static void a_secret_speaks_for_its_own_app_only(void **state)
     };
     struct ingress *ingress = open_with(apps, 2, NULL);
     struct http_handler handler = ingress_handler(ingress);
-    uint64_t before = metrics_get(METRIC_WEBHOOKS_PREVIOUS_SECRET);
+    unsigned one = metrics_app(SLICE("1"));
+    const uint64_t current = metrics_app_get(one, METRIC_APP_VERIFIED_CURRENT),
+                   previous = metrics_app_get(one, METRIC_APP_VERIFIED_PREVIOUS);
     assert_refused(ingress, play(ingress, "two", "/webhook", BODY), 403, "app is not allowed");
     static const char *const right[] = {"one", "old"};
     for (size_t i = 0; i < 2; i++) {
@@ -371,7 +371,9 @@ static void a_secret_speaks_for_its_own_app_only(void **state)
         free_event(appended);
         done(ingress, &request);
     }
-    assert_true(metrics_get(METRIC_WEBHOOKS_PREVIOUS_SECRET) == before + 1);
+    assert_int_equal(metrics_app_get(one, METRIC_APP_VERIFIED_CURRENT) - current, 1);
+    assert_int_equal(metrics_app_get(one, METRIC_APP_VERIFIED_PREVIOUS) - previous, 1);
+    assert_int_equal(metrics_app_get(one, METRIC_APP_PREVIOUS_USED), NOW_MS);
     ingress_close(&ingress);
 }
 
