@@ -35,6 +35,7 @@ struct bridge {
     struct ingress *ingress;
     struct publisher *publisher;
     struct http_server *http;
+    char identity[JOURNAL_IDENTITY_SIZE]; /* the client id where the configuration has none */
     struct admin *admin;
     struct http_server *admin_http;
 };
@@ -227,18 +228,17 @@ static enum err start_ingress(struct bridge *bridge, struct error *why)
 static enum err start_publisher(struct bridge *bridge, struct error *why)
 {
     const struct config *config = bridge->config;
-    char identity[JOURNAL_IDENTITY_SIZE];
     struct publisher_broker brokers[CONFIG_MAX_BROKERS];
     struct buf status_topic;
     for (size_t i = 0; i < config->mqtt.broker_count; i++) {
         const struct broker_address *broker = &config->mqtt.brokers[i];
         brokers[i] = (struct publisher_broker){broker->url, broker->host, broker->port, broker->tls};
     }
-    enum err failed = journal_identity(bridge->journal, identity, why);
+    enum err failed = journal_identity(bridge->journal, bridge->identity, why);
     if (failed) {
         return failed;
     }
-    const char *client_id = config->mqtt.client_id[0] ? config->mqtt.client_id : identity;
+    const char *client_id = config->mqtt.client_id[0] ? config->mqtt.client_id : bridge->identity;
     buf_init(&status_topic, TOPIC_MAX_BYTES);
     topic_expand_status(&status_topic, slice_of(config->mqtt.status_topic), slice_of(client_id));
     const struct publisher_options options = {
@@ -303,7 +303,16 @@ static enum err start_http(struct bridge *bridge, struct error *why)
 
 static enum err start_admin(struct bridge *bridge, struct error *why)
 {
-    const struct admin_options admin_options = {bridge->journal, bridge->publisher};
+    const struct config *config = bridge->config;
+    const struct admin_options admin_options = {
+        .journal = bridge->journal,
+        .publisher = bridge->publisher,
+        .routes = bridge->routes,
+        .token = {config->admin.token.data, config->admin.token.size},
+        .journal_path = config->journal.enabled ? config->journal.path : NULL,
+        .journal_max_bytes = config->journal.enabled ? config->journal.max_size : 0,
+        .client_id = config->mqtt.client_id[0] ? config->mqtt.client_id : bridge->identity,
+    };
     enum err failed = admin_open(&bridge->admin, &admin_options, why);
     if (failed) {
         return failed;
@@ -312,6 +321,7 @@ static enum err start_admin(struct bridge *bridge, struct error *why)
     options.max_body = 64 * 1024;
     options.timeout_ms = 15 * 1000;
     options.max_connections = 64;
+    options.single_headers = admin_single_headers;
     options.handler = admin_handler(bridge->admin);
     failed = http_server_open(&bridge->admin_http, &options, why);
     if (!failed) {
@@ -349,15 +359,21 @@ static void stop(struct bridge *bridge)
     if (bridge->publisher) {
         publisher_stop(bridge->publisher, begun_ms + STOP_MS);
     }
-    http_server_close(&bridge->admin_http);
-    admin_close(&bridge->admin);
+    if (bridge->admin_http) {
+        http_server_quiesce(bridge->admin_http);
+    }
+    if (bridge->admin) {
+        admin_detach(bridge->admin);
+    }
     let_wake(bridge, NULL);
     publisher_close(&bridge->publisher);
-    journal_close(&bridge->journal); /* hands back what is still parked … */
+    journal_close(&bridge->journal); /* hands back what is still parked, on both listeners … */
     if (bridge->http) {
         http_server_drain(bridge->http, clock_mono_ms() + 500); /* … which is answered now */
     }
     http_server_close(&bridge->http);
+    http_server_close(&bridge->admin_http);
+    admin_close(&bridge->admin);
     ingress_close(&bridge->ingress);
     route_table_unref(&bridge->routes);
 }
@@ -420,6 +436,9 @@ static enum err apply(struct bridge *bridge, const struct config *loaded, struct
         return failed;
     }
     publisher_set_routes(publisher, routes);
+    if (admin_reload(bridge->admin, (struct slice){loaded->admin.token.data, loaded->admin.token.size}, routes, why)) {
+        log_warn("the admin listener keeps its token", LOG_STR("reason", why->text));
+    }
     route_table_unref(&bridge->routes);
     bridge->routes = routes;
     log_set_level(loaded->log.level);

@@ -22,6 +22,7 @@ static const struct {
     {"events", "list the events in the journal", command_events},
     {"show", "show one event of the journal whole", command_show},
     {"replay", "queue events for publishing again", command_replay},
+    {"status", "say how the running bridge is", command_status},
     {"healthcheck", "ask the running bridge whether it is alive", command_healthcheck},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

@@ -14,6 +14,7 @@ int command_sign(int argc, char **argv);
 int command_send(int argc, char **argv);
 int command_explain(int argc, char **argv);
 int command_route(int argc, char **argv);
+int command_status(int argc, char **argv);
 int command_healthcheck(int argc, char **argv);
 int command_events(int argc, char **argv);
 int command_show(int argc, char **argv);

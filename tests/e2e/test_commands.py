@@ -22,7 +22,7 @@ def test_help_and_version_work_for_the_program_and_every_command():
     assert version.returncode == 0 and re.match(r"meowbridge \d+\.\d+\.\d+\n", version.stdout)
     overview = run("--help")
     assert overview.returncode == 0
-    for command in ("serve", "check", "sign", "send", "explain", "route", "healthcheck", "events", "show", "replay"):
+    for command in ("serve", "check", "sign", "send", "explain", "route", "status", "healthcheck", "events", "show", "replay"):
         assert re.search(rf"^\s+{command}\s", overview.stdout, re.M), command
         done = run(command, "--help")
         assert done.returncode == 0 and f"meowbridge {command}" in done.stdout and not done.stderr
