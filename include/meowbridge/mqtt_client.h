@@ -116,6 +116,7 @@ void mqtt_client_disconnect(struct mqtt_client *client);
 
 /* A PUBACK's reason code (OASIS MQTT 5, 3.4.2.1), sorted by what to do. DOUBTFUL: an error that does not say whether it passes or
  * lies in the message; worth some attempts, but not all of them. */
+#define MQTT_REASON_UNHEARD 0x10 /* no matching subscribers */
 enum mqtt_ack { MQTT_ACK_DONE, MQTT_ACK_UNHEARD, MQTT_ACK_RETRY, MQTT_ACK_DOUBTFUL, MQTT_ACK_REFUSED };
 enum mqtt_ack mqtt_ack_of(uint8_t reason_code);
 const char *mqtt_reason_text(uint8_t reason_code); /* "not authorized", … for any code */
