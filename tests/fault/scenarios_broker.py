@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 
 import harness
+import mqtt_peer
 from proxy import DOWN, UP
 from registry import scenario
 from world import Violation, make_payload
@@ -21,7 +23,7 @@ def set_up(world, *lines, config=None, **sender):
 
 
 def lost(world, before):
-    harness.wait_until(lambda: world.bridge.log().count("lost the connection") > before, "the bridge to notice", 60)
+    harness.wait_until(lambda: world.bridge.log().count("lost the connection to the broker") > before, "the bridge to notice", 60)
 
 
 @scenario("broker")
@@ -49,7 +51,7 @@ def broker_frozen(world):
     for _ in range(world.times(1, 2)):
         world.online()
         world.accept(1, 150)
-        before = world.bridge.log().count("lost the connection")
+        before = world.bridge.log().count("lost the connection to the broker")
         broker.signal(signal.SIGSTOP)
         world.link_broke(times=3, what="stalls")
         if world.rng.random() < 0.5:
@@ -67,7 +69,7 @@ def cut_off_without_a_fin(world):
     for _ in range(world.times(1, 2)):
         world.online()
         world.accept(1, 150)
-        before = world.bridge.log().count("lost the connection")
+        before = world.bridge.log().count("lost the connection to the broker")
         proxy.swallow(UP, DOWN)
         world.link_broke()
         lost(world, before)
@@ -82,7 +84,7 @@ def half_open(world):
     for _ in range(world.times(1, 2)):
         world.online()
         world.accept(1, 150)
-        before = world.bridge.log().count("lost the connection")
+        before = world.bridge.log().count("lost the connection to the broker")
         direction = world.rng.choice([UP, DOWN])
         proxy.swallow(direction, new=world.rng.random() < 0.3)
         world.link_broke(times=2)
@@ -132,6 +134,44 @@ def receive_maximum_1(world):
     world.finish()
     if world.ledger.duplicate_count:
         raise Violation("duplicates, and nothing failed")
+
+
+def take_all_places(broker):
+    """Connections until the broker takes no more."""
+    hogs = []
+    while True:
+        hog = socket.create_connection(("127.0.0.1", broker.port), timeout=harness.DEADLINE)
+        hogs.append(hog)
+        try:
+            hog.sendall(mqtt_peer.connect_packet(f"hog{len(hogs)}", clean=True))
+            if not hog.recv(100):
+                return hogs
+        except ConnectionError:
+            return hogs
+
+
+@scenario("broker")
+def full(world):
+    """The broker has all the connections that it takes: the bridge waits for a place."""
+    broker, proxy, watcher = set_up(world, "max_connections 5")
+    for _ in range(world.times(1, 2)):
+        world.online()
+        world.accept(1, 100)
+        before = world.bridge.log().count("lost the connection to the broker")
+        proxy.shut()
+        world.link_broke()
+        lost(world, before)
+        hogs = take_all_places(broker)
+        proxy.open()
+        world.counts["full"] += 1
+        world.accept(20, 100)
+        world.hold(0.2, 1)
+        if world.ledger.open_count() == 0:
+            raise Violation("the broker was not full")
+        for hog in hogs:
+            hog.close()
+        world.accept(1, 20)
+    world.finish()
 
 
 @scenario("broker")
@@ -190,7 +230,7 @@ def acl(world):
     world.accept(50, 100)
     world.sender.stop()
     world.settle()
-    for _ in range(world.bridge.log().count("lost the connection")):  # Mosquitto closes the connection after each refusal
+    for _ in range(world.bridge.log().count("lost the connection to the broker")):  # Mosquitto closes the connection after each refusal
         world.link_broke()
     world.finish()
     for entry in world.ledger.entries.values():
@@ -219,7 +259,7 @@ def wrong_password(world):
         broker.stop(signal.SIGTERM)
         granted = world.watchers[0].granted
         world.counts["broker kills"] += 1
-        harness.wait_until(lambda: "lost the connection" in world.bridge.log(), "the bridge to notice", 60)
+        harness.wait_until(lambda: "lost the connection to the broker" in world.bridge.log(), "the bridge to notice", 60)
         broker.start()
         world.watchers[0].wait_granted(granted)
         write_password(world, "meowbridge-password")

@@ -10,7 +10,7 @@ import tempfile
 
 import harness
 from registry import scenario
-from world import Skip, Violation
+from world import Skip, Violation, make_payload
 
 
 def set_up(world, config=None, **sender):
@@ -317,6 +317,82 @@ def read_only_journal(world):
     proxy.open()
     world.restart_bridge()
     world.finish()
+
+
+@scenario("disk")
+def read_only_file(world):
+    """The journal's files may only be read: one sentence and exit 1, nothing is changed; with the right back, nothing is lost."""
+    proxy = set_up(world)
+    proxy.shut()
+    world.link_broke()
+    path = world.bridge.config["journal"]["path"]
+    for _ in range(world.times(1, 2)):
+        world.accept(20, 100)
+        world.kill_bridge()
+        before, names = files_of(path), [path + suffix for suffix in ("", "-wal") if os.path.exists(path + suffix)]
+        for name in world.rng.choice([names, names[:1]]):
+            os.chmod(name, 0o400)  # the bridge gives up root's right to write all the same
+        status, log = start_and_wait(world, path)
+        world.counts["read-only"] += 1
+        if status != 1 or path not in log:
+            raise Violation(f"on a file that may only be read it ends with {status}:\n{log[-2000:]}")
+        if files_of(path) != before:
+            raise Violation("the files were changed")
+        for name in names:
+            os.chmod(name, 0o600)
+        world.restart_bridge()
+    proxy.open()
+    world.finish()
+
+
+def replay(world, *arguments):
+    done = harness.run("replay", "-c", world.bridge.config_path, *arguments, env=world.bridge.env)
+    if done.returncode != 0:
+        raise Violation(f"replay {arguments} ends with {done.returncode}: {done.stderr}")
+
+
+@scenario("disk")
+def the_replayed_are_not_forgotten(world):
+    """Dead and published events are replayed while the broker is away: neither retention nor max_size nor a kill takes them away."""
+    broker = world.start_broker("max_packet_size 9000")
+    proxy = world.start_proxy(broker)
+    watcher = world.start_watcher(broker)
+    world.start_bridge(proxy.port, config={"journal": {"max_size": "2MiB", "retention": "1s"},
+                                            "admin": {"listen": f"127.0.0.1:{harness.free_port()}"}})
+    world.bridge.connected()
+    world.start_sender(connections=4, rate=400, sizes=[3000], allowed={429}, may_die=lambda name, payload: True)
+    world.accept(20, 60)
+    for _ in range(5):
+        world.sender.push("large", make_payload(world.rng, 10000))
+    harness.wait_until(lambda: len(world.journal("SELECT seq FROM dead")) == 5, "five dead events", 60)
+    world.sender.stop()
+    world.settle()
+    proxy.shut()
+    world.link_broke()
+    (last,), = world.journal("SELECT max(seq) FROM events")
+    replay(world, "--since", "1h")  # all that are there, the dead ones again too
+    replayed = [json.loads(body)["id"] for body, in world.journal(f"SELECT body FROM events WHERE seq > {last}")]
+    published = [id for id in replayed if world.ledger.entries[id].arrivals]
+    if not published or len(replayed) - len(published) != 5:
+        raise Violation(f"{len(published)} published and {len(replayed) - len(published)} dead events were replayed")
+    world.ledger.broke(len(published))
+    world.counts["replayed"] += len(replayed)
+    world.start_sender(connections=4, rate=800, sizes=[5000], pauses=(0.1, 0.3))  # what comes presses on the room, and on time
+    world.refused()
+    world.hold(1.5, 3)
+    if world.rng.random() < 0.5:
+        world.kill_bridge()
+        world.restart_bridge()
+    world.sender.stop()
+    before = {id: world.ledger.entries[id].arrivals for id in published}
+    proxy.open()
+    world.settle()
+    again = lambda: [id for id in published if world.ledger.entries[id].arrivals > before[id]]  # noqa: E731
+    harness.wait_until(lambda: len(again()) == len(published), f"the replayed events ({len(published)}) to arrive", 60)
+    watcher.catch_up()
+    harness.wait_until(lambda: len(world.journal("SELECT seq FROM dead")) == 5, "the five to be dead again", 60)
+    world.ledger.broke(1000)  # what is pushed again after a second is a new event
+    world.finish(ordered=False, deduplicates=False)
 
 
 @scenario("disk")

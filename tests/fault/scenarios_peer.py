@@ -97,6 +97,42 @@ def a_reason_code_for_ever(world):
             raise Violation(f"refused with 0x{code:02x} for ever and {entry.reason or 'not dead'}")
 
 
+class Doorkeeper(Peer):
+    """Refuses connections with the reason codes of a list, one each, and is a good broker after those."""
+
+    def __init__(self, world):
+        self.refusals = []
+        super().__init__(world)
+
+    def handle(self, connection, first, body):
+        if first >> 4 == mqtt_peer.CONNECT:
+            with self.lock:
+                code = self.refusals.pop(0) if self.refusals else None
+            if code is not None:
+                self.world.counts["refusals"] += 1
+                connection.sendall(mqtt_peer.packet(0x20, bytes([0, code, 0])))
+                return False
+        return super().handle(connection, first, body)
+
+
+@scenario("peer")
+def refused_with_each_reason_code(world):
+    """CONNACK with each reason code: nothing is lost or dead for it, and the bridge tries until it is let in."""
+    keeper = begin(world, Doorkeeper(world), rate=100, connections=2)
+    codes = list(range(0x80, 0x100))
+    world.rng.shuffle(codes)
+    for code in codes[:world.times(10, 20)]:
+        world.accept(1, 3)
+        keeper.refusals = [code]
+        world.bridge.stop(deadline=30)  # a new life, so that no backoff of the last refusal is waited for
+        world.restart_bridge()
+        world.link_broke()
+        harness.wait_until(lambda: not keeper.refusals, "the bridge to be refused", 60)
+        before = world.ledger.arrived_count
+        harness.wait_until(lambda: world.ledger.arrived_count > before, f"events to flow after the refusal 0x{code:02x}", 60)
+    world.finish()
+
+
 # --- order of acknowledgements ---
 
 
@@ -204,6 +240,44 @@ def cut_at_each_byte(world):
         world.link_broke()
         before = world.ledger.arrived_count
         harness.wait_until(lambda: world.ledger.arrived_count > before, "events to flow again", 60)
+    world.finish()
+
+
+class CountingCutter(Cutter):
+    """Says how many connections were cut."""
+
+    def __init__(self, world):
+        self.cuts = 0
+        super().__init__(world)
+
+    def serve(self, connection, number):
+        with self.lock:
+            cuts = self.cut_in is not None or self.cut_out is not None
+        super().serve(connection, number)
+        with self.lock:
+            self.cuts += cuts
+
+
+@scenario("peer")
+def cut_after_every_byte(world):
+    """The connection is dropped after every byte of an exchange from CONNECT to the event's PUBACK: of both directions, one after the
+    other from a random first one on, in steps; with --scale 16 in steps of one."""
+    peer = begin(world, CountingCutter(world), connections=1, rate=20)
+    world.accept(1)
+    step = max(1, round(16 / world.scale))
+    plan = [("cut_in", n) for n in range(world.rng.randrange(step) + 1, 800, step)]  # over 700 bytes: two events
+    plan += [("cut_out", n) for n in range(world.rng.randrange(max(1, step // 8)) + 1, 14, max(1, step // 8))]  # CONNACK, two PUBACKs
+    for done, (direction, count) in enumerate(plan):
+        world.bridge.stop(deadline=30)
+        with peer.lock:
+            setattr(peer, direction, count)
+            before = peer.cuts
+        world.restart_bridge(wait=False)
+        harness.wait_until(lambda: peer.cuts > before, f"the cut after {count} bytes ({direction})", 60)
+        world.link_broke(what="cuts in the exchange")
+        if done % 10 == 9:
+            arrived = world.ledger.arrived_count
+            harness.wait_until(lambda: world.ledger.arrived_count > arrived, "events to flow again", 60)
     world.finish()
 
 

@@ -67,6 +67,30 @@ def bridge_killed_with_a_backlog(world):
 
 
 @scenario("process")
+def bridge_killed_again_and_again_while_it_recovers(world):
+    """SIGKILL at any moment of each start on a long log, a dozen times running, with webhooks coming all the while."""
+    broker = world.start_broker()
+    proxy = world.start_proxy(broker)
+    world.start_watcher(broker)
+    world.start_bridge(proxy.port)
+    world.start_sender(connections=8, rate=1500, sizes=[None, 2000])
+    for _ in range(world.times(1, 2)):
+        proxy.shut()
+        world.link_broke()
+        world.accept(300, 800)
+        world.kill_bridge()
+        for _ in range(world.rng.randint(6, 12)):
+            world.restart_bridge(wait=False)
+            world.hold(0, 0.5 if SANITIZED else 0.08)
+            world.kill_bridge()
+            world.counts["kills while starting"] += 1
+        proxy.open()
+        world.restart_bridge()
+        world.accept(1)
+    world.finish()
+
+
+@scenario("process")
 def bridge_stopped_and_continued(world):
     """SIGSTOP for seconds."""
     set_up(world)

@@ -298,7 +298,7 @@ class World:
         """Until the bridge is connected to a broker, as far as it knows."""
         def is_online():
             log = self.bridge.log()
-            return log.count("connected to the broker") > log.count("lost the connection")
+            return log.count("connected to the broker") > log.count("lost the connection to the broker")
 
         harness.wait_until(is_online, "the bridge to be connected", STALL_S)
 
