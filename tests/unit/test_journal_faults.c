@@ -586,6 +586,94 @@ static void all_that_was_stored_survives_a_power_cut_after_any_sync(void **unuse
     }
 }
 
+/* --- a log that ends anywhere --- */
+
+enum { CUT_EVENTS = 5, FRAME_HEAD = 24, LOG_HEAD = 32, PAGE = 8192 };
+
+struct content {
+    char *data;
+    size_t size;
+};
+
+static struct content read_whole(const char *path)
+{
+    int fd = open(path, O_RDONLY);
+    assert_true(fd >= 0);
+    struct stat info;
+    assert_int_equal(fstat(fd, &info), 0);
+    struct content whole = {malloc((size_t)info.st_size + 1), (size_t)info.st_size};
+    assert_non_null(whole.data);
+    assert_int_equal(read(fd, whole.data, whole.size), info.st_size);
+    close(fd);
+    return whole;
+}
+
+static void write_whole(const char *path, const char *data, size_t size)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, data, size), size);
+    close(fd);
+}
+
+/* What a power cut leaves: the database, and so much of the log. */
+static void lay_out(struct fixture *f, const struct content *database, const struct content *log, size_t log_size)
+{
+    char log_path[160], shared_path[160];
+    snprintf(log_path, sizeof log_path, "%s-wal", f->path);
+    snprintf(shared_path, sizeof shared_path, "%s-shm", f->path);
+    unlink(shared_path);
+    write_whole(f->path, database->data, database->size);
+    write_whole(log_path, log->data, log_size);
+}
+
+/* Every byte of what stands at a frame's borders; in the middle of a page, one of 211. */
+static size_t next_cut(size_t at)
+{
+    if (at < LOG_HEAD) {
+        return at + 1;
+    }
+    size_t in_frame = (at - LOG_HEAD) % (FRAME_HEAD + PAGE);
+    return in_frame <= FRAME_HEAD + 1 || in_frame >= FRAME_HEAD + PAGE - 212 - 1 ? at + 1 : at + 211;
+}
+
+static void all_that_was_synced_survives_a_log_cut_at_any_length(void **unused)
+{
+    (void)unused;
+    struct fixture f, cut;
+    begin(&f);
+    size_t synced[CUT_EVENTS]; /* the log's size when that event was said to be stored */
+    char log_path[160];
+    snprintf(log_path, sizeof log_path, "%s-wal", f.path);
+    for (uint64_t number = 1; number <= CUT_EVENTS; number++) {
+        put_many(&f, number, 1, number == 3 ? 20000 : 0, JOURNAL_STORED);
+        struct stat info;
+        assert_int_equal(stat(log_path, &info), 0);
+        synced[number - 1] = (size_t)info.st_size;
+        assert_true(number == 1 || synced[number - 1] > synced[number - 2]);
+    }
+    struct content database = read_whole(f.path), log = read_whole(log_path);
+    assert_int_equal(log.size, synced[CUT_EVENTS - 1]);
+    make_fixture(&cut);
+    size_t cuts = 0;
+    for (size_t at = 0; at <= log.size; at = at < log.size && next_cut(at) > log.size ? log.size : next_cut(at), cuts++) {
+        lay_out(&cut, &database, &log, at);
+        start(&cut);
+        uint64_t expected = 0;
+        while (expected < CUT_EVENTS && synced[expected] <= at) {
+            expected++;
+        }
+        assert_int_equal(state_of(&cut).last_seq, expected);
+        assert_int_equal(drain(&cut, 1, false), expected);
+        journal_close(&cut.journal);
+    }
+    assert_true(cuts > 1000);
+    free(database.data);
+    free(log.data);
+    end(&cut);
+    end(&f);
+}
+
 static atomic_uint told_count;
 static int told_fd;
 
@@ -707,6 +795,7 @@ int main(int argc, char **argv)
         TEST(a_replay_that_the_disk_refuses_leaves_the_event_dead),
         TEST(closing_on_a_broken_disk_ends_and_loses_nothing),
         TEST(all_that_was_stored_survives_a_power_cut_after_any_sync),
+        TEST(all_that_was_synced_survives_a_log_cut_at_any_length),
         TEST(what_was_stored_survives_a_power_cut),
     };
     return cmocka_run_group_tests(tests, install, NULL);
