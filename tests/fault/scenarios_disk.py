@@ -258,10 +258,11 @@ def log_cut_at_any_length(world):
     world.kill_bridge()
     main = world.bridge.config["journal"]["path"]
     for _ in range(world.times(4, 6)):
-        copy, head, size, accepted = world.rng.choice(moments)
+        chosen = world.rng.randrange(len(moments))
+        copy, head, size, accepted = moments[chosen]
         length = size if world.rng.random() < 0.3 else world.rng.randint(0, size)
-        # What earlier moments had in the same log, up to a length that is still there, must be there.
-        sure = set().union(*(ids for _, h, s, ids in moments if h == head and s <= length and s <= size), set())
+        # What earlier moments had in the same log, up to a length that is still there, must be there. (A log that is begun anew keeps its size.)
+        sure = set().union(*(ids for _, h, s, ids in moments[:chosen + 1] if h == head and s <= length))
         cut = tempfile.mkdtemp(dir=world.folder)
         for suffix in ("", "-wal"):
             shutil.copyfile(f"{copy}/journal.db{suffix}", f"{cut}/journal.db{suffix}")

@@ -437,9 +437,10 @@ class Moody(Peer):
         super().__init__(world)
 
     def event(self, connection, publish):
-        mood, id = random.Random(f"{self.world.seed} {next(self.counter)}").random(), publish.property("id")
+        rng, id = random.Random(f"{self.world.seed} {next(self.counter)}"), publish.property("id")
+        mood = rng.random()
         if mood < 0.05:
-            connection.sendall(puback_packet(publish.mid, random.choice([0x80, 0x87, 0x97, 0x99])))
+            connection.sendall(puback_packet(publish.mid, rng.choice([0x80, 0x87, 0x97, 0x99])))
             self.world.counts["refusals"] += 1
         elif mood < 0.055:
             self.world.link_broke()
