@@ -262,17 +262,14 @@ static bool is_mqtt_string(struct slice s)
     if (s.size > STRING_MAX) {
         return false;
     }
-    while (s.size > 0) {
-        uint32_t point = (uint8_t)*s.data;
-        size_t size = 1;
-        if (point < 0x20 || point >= 0x7f) {
-            size = utf8_decode(s, &point);
-            if (size == 0 || utf8_is_forbidden_in_mqtt(point)) {
-                return false;
-            }
+    for (size_t at = slice_plain_prefix(s); at < s.size;) {
+        uint32_t point;
+        struct slice rest = {s.data + at, s.size - at};
+        size_t size = utf8_decode(rest, &point);
+        if (size == 0 || utf8_is_forbidden_in_mqtt(point)) {
+            return false;
         }
-        s.data += size;
-        s.size -= size;
+        at += size + slice_plain_prefix((struct slice){rest.data + size, rest.size - size});
     }
     return true;
 }
