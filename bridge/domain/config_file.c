@@ -77,6 +77,7 @@ static void note_no_json(struct loader *l, size_t offset, const struct error *wh
     bool at_end = offset >= l->size;
     size_t before = at_end ? l->size : offset;
     char at = at_end ? 0 : l->blanked[offset];
+    /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): the four, and not the NUL behind them */
     while (before > 0 && memchr(" \t\r\n", l->blanked[before - 1], 4)) {
         before--;
     }

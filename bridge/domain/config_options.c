@@ -114,9 +114,9 @@ static const struct option route_entries[] = {
 };
 /* clang-format on */
 
-#define TABLE(entries)                              \
-    {                                               \
-        entries, sizeof entries / sizeof entries[0] \
+#define TABLE(entries)                                  \
+    {                                                   \
+        (entries), sizeof(entries) / sizeof(entries)[0] \
     }
 const struct option_table config_options = TABLE(config_entries);
 const struct option_table app_options = TABLE(app_entries);
@@ -347,7 +347,7 @@ static enum err parse_number(const struct option *option, struct slice text, int
 
 static enum err set_number(const struct option *option, void *base, struct slice text, struct error *why)
 {
-    int64_t number;
+    int64_t number = 0;
     enum err err = parse_number(option, text, &number, why);
     if (err) {
         return err;
@@ -381,7 +381,7 @@ static enum err set_name(const struct option *option, void *base, struct slice t
 {
     for (size_t i = 0; option->names[i]; i++) {
         if (slice_equal(text, slice_of(option->names[i]))) {
-            store_number(option, base, option->type == OPTION_ENUM ? (int64_t)i : atoll(option->names[i]));
+            store_number(option, base, option->type == OPTION_ENUM ? (int64_t)i : strtoll(option->names[i], NULL, 10));
             return ERR_NONE;
         }
     }
@@ -456,10 +456,10 @@ static enum err add_topic(struct route *route, struct slice template, struct err
     route->topics = topics ? topics : route->topics;
     char *topic = topics ? slice_dup(template) : NULL;
     if (!topic) {
-        return error_set(why, ERR_MEMORY, "out of memory");
+        return error_set(why, ERR_MEMORY, "out of memory"); /* cppcheck-suppress memleak ; the route owns topics */
     }
     topics[route->topic_count++] = topic;
-    return ERR_NONE;
+    return ERR_NONE; /* cppcheck-suppress memleak ; the route owns topics */
 }
 
 enum err option_add(const struct option *option, void *base, struct slice text, struct error *why)

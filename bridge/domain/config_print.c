@@ -42,7 +42,7 @@ static cJSON *value_of(const struct option *option, const void *base)
     if (text.failed) {
         json = NULL;
     } else if (option->type == OPTION_INTEGER || option->type == OPTION_CHOICE) {
-        json = cJSON_CreateNumber((double)atoll(value));
+        json = cJSON_CreateNumber((double)strtoll(value, NULL, 10));
     } else if (option->type == OPTION_BOOLEAN) {
         json = cJSON_CreateBool(strcmp(value, "true") == 0);
     } else {

@@ -175,7 +175,7 @@ enum err config_parse_listen(struct slice text, struct listen_address *out, stru
     }
     struct authority authority;
     struct listen_address address = {0};
-    if (!split_authority(text, &authority) || !is_numeric(authority.host, authority.bracketed) ||
+    if (!split_authority(text, &authority) || authority.host.size == 0 || !is_numeric(authority.host, authority.bracketed) ||
         !parse_port(authority.port, &address.port)) {
         return error_set(why, ERR_INVALID,
                          "expected a numeric address and a port such as 127.0.0.1:8080 or [::1]:8080, or "

@@ -458,7 +458,10 @@ static void set_trace(struct loop *loop, const struct http_request *request, str
         buf_append(&loop->answer, states[i]);
         state = buf_slice(&loop->answer);
     }
-    event_set_trace(event, parent, loop->answer.failed ? (struct slice){0} : state);
+    if (loop->answer.failed) {
+        state = (struct slice){0};
+    }
+    event_set_trace(event, parent, state);
 }
 
 static void count_verified(const struct app *app, bool by_current)

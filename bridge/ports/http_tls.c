@@ -129,7 +129,7 @@ static enum err check_match(struct http_tls_credentials *credentials, const char
 static enum err credentials_read(struct http_tls_credentials **out, const char *certificate_file, const char *key_file,
                                  struct error *why)
 {
-    struct error ignored;
+    struct error ignored = {0};
     why = why ? why : &ignored;
     struct http_tls_credentials *credentials = calloc(1, sizeof *credentials);
     if (!credentials) {

@@ -32,6 +32,7 @@ static void read_memory(void)
     char text[256];
     int64_t pages = 0, resident = 0, page_bytes = sysconf(_SC_PAGESIZE);
     read_file("/proc/self/statm", text, sizeof text);
+    /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it */
     if (sscanf(text, "%" SCNd64 " %" SCNd64, &pages, &resident) == 2) {
         metrics_set(METRIC_PROCESS_VIRTUAL, pages * page_bytes);
         metrics_set(METRIC_PROCESS_RESIDENT, resident * page_bytes);
@@ -48,6 +49,7 @@ static void read_start(void)
     for (int field = 2; at && field < 22; field++) {
         at = strchr(at + 1, ' ');
     }
+    /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it */
     if (at && hertz > 0 && sscanf(at, "%" SCNd64, &ticks) == 1) {
         int64_t age_us = clock_us(CLOCK_BOOTTIME) - ticks * 1000000 / hertz;
         metrics_set(METRIC_PROCESS_START, (clock_us(CLOCK_REALTIME) - age_us) / 1000);

@@ -57,7 +57,11 @@ static enum err hide_environment(struct error *why)
         ok = moved[i] != NULL;
     }
     if (!ok) {
-        return error_set(why, ERR_MEMORY, "out of memory"); /* the process ends: what was copied goes with it */
+        for (size_t i = 0; moved && i < count; i++) {
+            free(moved[i]);
+        }
+        free(moved);
+        return error_set(why, ERR_MEMORY, "out of memory");
     }
     for (size_t i = 0; i < count; i++) {
         explicit_bzero(environ[i], strlen(environ[i]));
@@ -332,6 +336,7 @@ static enum err start_admin(struct bridge *bridge, struct error *why)
 
 static enum err start(struct bridge *bridge, struct error *why)
 {
+    /* cppcheck-suppress uninitvar ; the next line fills it, behind a declarator that it cannot read */
     enum err (*const steps[])(struct bridge *, struct error *) = {start_journal, start_ingress, start_http, start_publisher,
                                                                   start_admin}; /* who cannot listen does not connect */
     const struct config *config = bridge->config;

@@ -157,7 +157,7 @@ static int refuse_abbreviated(const struct command_usage *usage, const struct co
 
 int command_options(const struct command_usage *usage, int argc, char **argv, char ***operands, int *operand_count)
 {
-    struct getopt_tables tables;
+    struct getopt_tables tables = {0};
     make_getopt_tables(usage->options, &tables);
     command_name = usage->name;
     optind = 0; /* glibc: start afresh */
@@ -169,6 +169,7 @@ int command_options(const struct command_usage *usage, int argc, char **argv, ch
             break;
         }
         const struct command_option *option = find_option(usage, tables.count, value);
+        ASSERT(option || value < LONG_OPTION);
         const char *text = value >= LONG_OPTION ? long_option_text(argv + optind, optarg) : NULL;
         if (text && strcspn(text + 2, "=") != strlen(option->name)) {
             return refuse_abbreviated(usage, option, text);

@@ -39,6 +39,7 @@ static bool member(const struct json_value *object, struct slice name, struct js
 static bool find(const struct report *report, const char *path, struct json_value *out)
 {
     struct json_value at = report->root;
+    *out = at;
     while (*path) {
         size_t size = strcspn(path, ".");
         if (!member(&at, (struct slice){path, size}, out)) {
