@@ -24,7 +24,8 @@ struct http_audit {
 void http_audit_begin(struct http_audit *audit, const char *const *single_headers);
 /* Each header in order. name and value must be the parser's own pointers into the head. */
 void http_audit_header(struct http_audit *audit, struct slice name, struct slice value);
-/* Ends it: the request line as parsed (method and version, too, where they came), and the size of the whole head on the wire. Returns the sentence for a 400, or NULL. */
+/* Ends it: the request line as parsed (method and version, too, where they came), and the size of the head on the wire from the
+ * method's first byte on (the parser passes over empty lines before it, and counts none of them). Returns the sentence for a 400, or NULL. */
 const char *http_audit_end(struct http_audit *audit, struct slice method, struct slice target, struct slice version,
                            size_t head_size);
 

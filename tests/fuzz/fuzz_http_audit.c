@@ -61,6 +61,9 @@ static bool audit_leniently(struct slice head, bool *passes)
     struct http_audit audit;
     struct slice rest = head, line = take_line(&rest);
     bool ended = false;
+    if (line.size > 0 && is_blank(line.data[0])) {
+        return false; /* the method would begin with it, or be empty: the parser skips no blank there */
+    }
     struct slice method = up_to(take_word(&line), 0), target = up_to(take_word(&line), 0), version = take_word(&line);
     if (method.size == 0 || target.size == 0 || line.size > 0 ||
         (!slice_equal(version, SLICE("HTTP/1.1")) && !slice_equal(version, SLICE("HTTP/1.0")))) {
