@@ -76,9 +76,13 @@ def test_mosquitto_keeps_a_thousand_messages_for_who_is_away_unless_told_otherwi
         bridge = bridges(broker, config={"log": {"level": "info"}})
         bridge.send("--count", 1300, "--connections", 16)
         wait_until(lambda: b'"pending":0' in bridge.get("/api/status").body.replace(b" ", b""), "all of it published")
-        assert shell([*words[:-1], "%p"], "-C", str(kept)).count(b"\n") == kept
+        words = [*words[:-1], "%p"]
+        got = shell(words, "-C", str(kept)).splitlines()
+        assert len(set(got)) == kept
         assert bridge.post(event(payload=b'"behind them"')).status == 200
-        assert shell([*words[:-1], "%p"], "-C", "1") == b'"behind them"\n'
+        # It leaves at its last message, perhaps before the PUBACK of that: one or the other may come again, and nothing else.
+        after = next(line for line in iter(lambda: shell(words, "-C", "1").strip(), None) if line not in got)
+        assert after == b'"behind them"'
     finally:
         broker.stop()
 
