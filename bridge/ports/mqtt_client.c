@@ -1,26 +1,19 @@
-/* One MQTT connection, as libmosquitto 2.0.11 can be had to make it.
+/* One MQTT connection. libmosquitto 2.0.11 makes it: TCP, TLS and CONNECT. From CONNACK on the session is ours, on the library's
+ * socket: its own way costs five system calls a message, searches its list of messages for each, keeps a copy of each payload
+ * until PUBACK, drops the reason of a PUBREC, and aborts the process over a property that it does not know. Ours joins packets
+ * into few large writes and reads many answers at once (mqtt_stream), and knows what a publisher must know of MQTT (mqtt_packet).
  *
- * The library is used for its wire format only: no thread of its own, no loop of its own, no reconnect, no queue. Its callbacks
- * run inside its loop functions, some with its locks held, so they only write down what happened (on_connect, on_publish,
- * on_disconnect); settle() looks at that when the library has returned, and is where states change.
- *
- * Its ways that shape this file:
+ * The library's ways that shape this file:
  *  - mosquitto_connect_async resolves names synchronously and forgets all addresses but one. It is given one address in figures
  *    at a time; the resolver and the turn over the addresses are ours.
  *  - There is no asynchronous connect with CONNECT properties. Their absence means what we want: session expiry 0.
- *  - A QoS 0 message is reported as published from inside mosquitto_publish_v5, before that has returned.
- *  - What mosquitto_publish_v5 refuses with MOSQ_ERR_NO_CONN may be queued or not; the connection ends there either way.
- *  - on_disconnect gets an MQTT reason code or a library error code in the same argument. It is the broker's reason exactly when
- *    the loop function returns success.
- *  - After a bad client id mosquitto_new closes file descriptor 0; a PUBLISH one byte too long ends in a failed assertion. So all
- *    that goes in is checked here first. An unknown property from the broker does so, too: see mqtt_guard.c.
- *  - The reason code of a PUBREC is dropped unless it is an error: a QoS 2 message is never reported as unheard (0x10).
- *  - A broker's DISCONNECT that arrives while a packet is half written costs the memory of that packet. */
+ *  - mosquitto_loop_read does nothing but carry on the TLS handshake while that is not over; after it, it is never called.
+ *  - After a bad client id mosquitto_new closes file descriptor 0. So all that goes in is checked here first. */
 #include "meowbridge/mqtt_client.h"
 
 #include "meowbridge/clock.h"
-#include "mqtt_guard.h"
 #include "mqtt_packet.h"
+#include "mqtt_stream.h"
 #include "mqtt_tls.h"
 #include "resolver.h"
 
@@ -28,7 +21,6 @@
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <mosquitto.h>
-#include <mqtt_protocol.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -41,10 +33,13 @@
 #include <sys/socket.h>
 
 enum {
-    TICK_MS = 1000,              /* at most: the library's clock has whole seconds */
+    TICK_MS = 1000,              /* at most */
     LIBRARY_KEEPALIVE_MIN_S = 5, /* it takes no less */
-    CONNACK_PAUSE_MS = 10,
     STRING_MAX = 65535,
+    BURST_FLUSH = 64 << 10, /* of a burst so much is sent before its end */
+    UNSENT_MAX = 1 << 20,   /* with so much to send there is no room for more */
+    RECEIVES_A_TURN = 64,   /* a broker that floods us gets no more of a turn */
+    SESSION_TAKEN_OVER = 0x8e,
 };
 
 enum state { RESOLVING, CONNECTING, TLS_HANDSHAKE, AWAITING_CONNACK, CONNECTED, DISCONNECTING, CLOSED };
@@ -54,11 +49,20 @@ struct ack {
     uint8_t reason_code;
 };
 
+/* What a message waits for. A QoS 0 one waits for the socket. */
+enum phase { NOTHING = 0, WRITTEN, PUBACK, PUBREC, PUBCOMP, PUBCOMP_UNHEARD };
+
+/* A QoS 0 message that is written when so many bytes are sent. */
+struct unwritten {
+    uint64_t end;
+    uint16_t mid;
+};
+
 struct mqtt_client {
     enum state state;
     struct mosquitto *library;
     struct mqtt_tls_session *tls; /* NULL: plain TCP */
-    bool is_poisoned;             /* an assertion of the library failed over a packet: it can only be destroyed */
+    struct mqtt_stream stream;    /* on the library's socket */
     int version;
     unsigned window;
     int64_t keepalive_ms, connect_timeout_ms;
@@ -71,28 +75,26 @@ struct mqtt_client {
     size_t next_address;
     int64_t connect_deadline_ms, address_deadline_ms;
     char attempts[300]; /* "Connection refused (::1), …" */
-    bool is_paused;     /* half a CONNACK is there: look again in a moment */
-
-    /* What the callbacks have seen. */
-    unsigned connacks, disconnects;
-    uint8_t connack_code;
-    int disconnect_code;
     struct mqtt_limits limits;
 
-    /* Messages: in_use has those that the broker has not answered for, acks those answers that the caller has not taken.
-     * Invariant: unanswered + ack_count <= limits.receive_maximum <= window, which is the capacity of acks. */
-    uint64_t in_use[(UINT16_MAX + 1) / 64];
+    /* Messages: phases has what each one waits for, by its identifier, acks those answers that the caller has not taken.
+     * Invariant: unanswered + ack_count <= limits.receive_maximum <= window, which is the capacity of acks and unwritten. */
+    uint8_t phases[UINT16_MAX + 1];
+    uint16_t last_mid;
     unsigned unanswered;
     struct ack *acks;
     unsigned ack_first, ack_count;
-    int sending; /* the library sets it to the message identifier while mosquitto_publish_v5 runs; else 0 */
-    bool sent;   /* and this tells that the message was reported before the call returned */
-    bool is_corked;
-    struct buf strings; /* the NUL-terminated ones that the library wants */
+    struct unwritten *unwritten; /* in the order of sending */
+    unsigned unwritten_first, unwritten_count;
+    bool is_bursting;
+    size_t replies; /* bytes of answers to what the broker began, since all was sent */
+    bool is_behind; /* there is more to read than one turn took */
+    size_t want;    /* bytes that the next packet is known to need */
 
     /* Life signs. */
-    int64_t ping_ms; /* the library sends PINGREQ when nothing was sent or heard for so long; 0: never */
-    int64_t heard_ms, progress_ms, tick_ms;
+    int64_t ping_ms; /* PINGREQ is sent when nothing was sent or heard for so long; 0: never */
+    int64_t sent_ms, heard_ms, progress_ms, tick_ms;
+    bool is_ping_out;
     int64_t disconnect_deadline_ms;
     int unsent;       /* bytes that the kernel had to send or resend at the last tick */
     int socket_error; /* what poll's POLLERR was about */
@@ -145,71 +147,19 @@ bool mqtt_client_next(struct mqtt_client *client, struct mqtt_event *event)
     return false;
 }
 
-static void add_ack(struct mqtt_client *client, int mid, int reason_code)
+static void add_ack(struct mqtt_client *client, uint16_t mid, uint8_t reason_code)
 {
     ASSERT(client->ack_count < client->window);
     unsigned place = (client->ack_first + client->ack_count++) % client->window;
-    client->acks[place] = (struct ack){(uint16_t)mid, (uint8_t)reason_code};
+    client->acks[place] = (struct ack){mid, reason_code};
 }
 
-static bool is_in_use(const struct mqtt_client *client, int mid)
+static void answered(struct mqtt_client *client, uint16_t mid, uint8_t reason_code)
 {
-    return client->in_use[mid / 64] >> mid % 64 & 1;
-}
-
-static void set_in_use(struct mqtt_client *client, int mid, bool in_use)
-{
-    client->in_use[mid / 64] ^= (uint64_t)1 << mid % 64;
-    client->unanswered += in_use ? 1 : -1u;
-}
-
-/* ---- callbacks ---- */
-
-static void on_connect(struct mosquitto *library, void *ctx, int code, int flags, const mosquitto_property *properties)
-{
-    (void)library, (void)flags;
-    struct mqtt_client *client = ctx;
-    client->connacks++;
-    client->connack_code = (uint8_t)code;
-    uint16_t receive_maximum = UINT16_MAX, keepalive_s;
-    uint8_t maximum_qos = 2, retain_available = 1;
-    uint32_t maximum_packet_size = 0;
-    mosquitto_property_read_int16(properties, MQTT_PROP_RECEIVE_MAXIMUM, &receive_maximum, false);
-    mosquitto_property_read_byte(properties, MQTT_PROP_MAXIMUM_QOS, &maximum_qos, false);
-    mosquitto_property_read_byte(properties, MQTT_PROP_RETAIN_AVAILABLE, &retain_available, false);
-    mosquitto_property_read_int32(properties, MQTT_PROP_MAXIMUM_PACKET_SIZE, &maximum_packet_size, false);
-    client->limits = (struct mqtt_limits){
-        .receive_maximum = receive_maximum < client->window ? receive_maximum : client->window,
-        .maximum_packet_size = maximum_packet_size,
-        .maximum_qos = maximum_qos,
-        .retain_available = retain_available,
-    };
-    if (mosquitto_property_read_int16(properties, MQTT_PROP_SERVER_KEEP_ALIVE, &keepalive_s, false)) {
-        client->ping_ms = keepalive_s * 1000; /* and the library obeys it */
-    }
-}
-
-static void on_publish(struct mosquitto *library, void *ctx, int mid, int reason_code, const mosquitto_property *properties)
-{
-    (void)library, (void)properties;
-    struct mqtt_client *client = ctx;
-    if (mid == client->sending) {
-        client->sent = true;
-    } else if (is_in_use(client, mid)) {
-        set_in_use(client, mid, false);
-        add_ack(client, mid, reason_code);
-        client->progress_ms = client->now_ms;
-    }
-}
-
-/* The first call tells the cause; the library may make another when it finds the socket closed. */
-static void on_disconnect(struct mosquitto *library, void *ctx, int code, const mosquitto_property *properties)
-{
-    (void)library, (void)properties;
-    struct mqtt_client *client = ctx;
-    if (client->disconnects++ == 0) {
-        client->disconnect_code = code;
-    }
+    client->phases[mid] = NOTHING;
+    client->unanswered--;
+    client->progress_ms = client->now_ms;
+    add_ack(client, mid, reason_code);
 }
 
 /* ---- the end of a connection ---- */
@@ -228,9 +178,6 @@ static const char *cause_of(const struct mqtt_client *client, int rc, int error)
                : error != 0 && error != EPROTO ? strerror(error)
                                                : "the broker closed the connection";
     case MOSQ_ERR_PROTOCOL:
-    case MOSQ_ERR_MALFORMED_PACKET:
-    case MOSQ_ERR_MALFORMED_UTF8:
-    case MOSQ_ERR_DUPLICATE_PROPERTY:
         return "what the broker sent is not valid MQTT";
     case MOSQ_ERR_NOMEM:
         return "out of memory";
@@ -262,21 +209,16 @@ static void fail(struct mqtt_client *client, int rc, int error)
         [TLS_HANDSHAKE] = "no TLS session with", [AWAITING_CONNACK] = "no MQTT session with",
         [CONNECTED] = "lost the connection to",
     };
-    if (rc == MOSQ_ERR_KEEPALIVE) {
-        finish_silent(client, "nothing was heard from the broker", silence_limit_ms(client));
-        return;
-    }
     error = client->socket_error ? client->socket_error : error;
     client->closed.silent = is_silence(error);
     finish(client, "%s %s: %s", phases[client->state], client->where, cause_of(client, rc, error));
 }
 
-static void finish_disconnected(struct mqtt_client *client)
+static void finish_disconnected(struct mqtt_client *client, uint8_t code)
 {
-    uint8_t code = (uint8_t)client->disconnect_code;
     client->closed.reason_code = code;
     finish(client, "%s disconnected us: %s (0x%02x)%s", client->where, mqtt_reason_text(code), code,
-           code == MQTT_RC_SESSION_TAKEN_OVER ? ": another client uses this client id" : "");
+           code == SESSION_TAKEN_OVER ? ": another client uses this client id" : "");
 }
 
 static const char *refusal_text(uint8_t code)
@@ -288,38 +230,6 @@ static const char *refusal_text(uint8_t code)
                                             "bad user name or password",
                                             "not authorized"};
     return code < sizeof version_3 / sizeof version_3[0] ? version_3[code] : mqtt_reason_text(code);
-}
-
-static void answer_connack(struct mqtt_client *client)
-{
-    uint8_t code = client->connack_code;
-    if (code != 0) {
-        client->closed.refused = true;
-        client->closed.reason_code = code;
-        finish(client, "%s: the broker refused the connection: %s (0x%02x)", client->where, refusal_text(code), code);
-        return;
-    }
-    mosquitto_username_pw_set(client->library, NULL, NULL); /* the password is not kept longer than needed */
-    client->heard_ms = client->tick_ms = client->progress_ms = client->now_ms;
-    set_state(client, CONNECTED);
-}
-
-/* What came of a call to the library. */
-static void settle(struct mqtt_client *client, int rc, int error)
-{
-    if (client->state == AWAITING_CONNACK && client->connacks == 1) {
-        answer_connack(client);
-    }
-    if (client->state == CLOSED) {
-        return;
-    }
-    if (client->state == DISCONNECTING && (rc || client->disconnects > 0)) {
-        finish(client, "disconnected from %s", client->where);
-    } else if (rc || client->connacks > 1) {
-        fail(client, rc ? rc : MOSQ_ERR_PROTOCOL, error);
-    } else if (client->disconnects > 0) {
-        finish_disconnected(client);
-    }
 }
 
 static void before_library(const struct mqtt_client *client)
@@ -352,17 +262,14 @@ static bool is_mqtt_string(struct slice s)
     if (s.size > STRING_MAX) {
         return false;
     }
-    while (s.size > 0) {
-        uint32_t point = (uint8_t)*s.data;
-        size_t size = 1;
-        if (point < 0x20 || point >= 0x7f) {
-            size = utf8_decode(s, &point);
-            if (size == 0 || utf8_is_forbidden_in_mqtt(point)) {
-                return false;
-            }
+    for (size_t at = slice_plain_prefix(s); at < s.size;) {
+        uint32_t point;
+        struct slice rest = {s.data + at, s.size - at};
+        size_t size = utf8_decode(rest, &point);
+        if (size == 0 || utf8_is_forbidden_in_mqtt(point)) {
+            return false;
         }
-        s.data += size;
-        s.size -= size;
+        at += size + slice_plain_prefix((struct slice){rest.data + size, rest.size - size});
     }
     return true;
 }
@@ -441,7 +348,6 @@ static enum err set_up_library(struct mqtt_client *client, const struct mqtt_cli
     struct mosquitto *library = client->library;
     int rc =
         mosquitto_int_option(library, MOSQ_OPT_PROTOCOL_VERSION, options->version == 5 ? MQTT_PROTOCOL_V5 : MQTT_PROTOCOL_V311);
-    rc = rc ? rc : mosquitto_int_option(library, MOSQ_OPT_SEND_MAXIMUM, (int)options->window);
     rc = rc ? rc : mosquitto_int_option(library, MOSQ_OPT_TCP_NODELAY, 1);
     if (!rc && client->tls) {
         rc = mosquitto_int_option(library, MOSQ_OPT_SSL_CTX_WITH_DEFAULTS, 0);
@@ -451,9 +357,6 @@ static enum err set_up_library(struct mqtt_client *client, const struct mqtt_cli
         rc = mosquitto_will_set(library, options->will_topic, (int)options->will_payload.size, options->will_payload.data, 1,
                                 true);
     }
-    mosquitto_connect_v5_callback_set(library, on_connect);
-    mosquitto_publish_v5_callback_set(library, on_publish);
-    mosquitto_disconnect_v5_callback_set(library, on_disconnect);
     return rc ? error_set(why, rc == MOSQ_ERR_NOMEM ? ERR_MEMORY : ERR_LIBRARY, "cannot set up an MQTT client: %s",
                           mosquitto_strerror(rc))
               : ERR_NONE;
@@ -463,12 +366,13 @@ static enum err set_up(struct mqtt_client *client, const struct mqtt_client_opti
 {
     client->host = strdup(options->host);
     client->acks = calloc(options->window, sizeof *client->acks);
+    client->unwritten = calloc(options->window, sizeof *client->unwritten);
     int size = strchr(options->host, ':') ? asprintf(&client->where, "[%s]:%u", options->host, options->port)
                                           : asprintf(&client->where, "%s:%u", options->host, options->port);
     if (size < 0) {
         client->where = NULL;
     }
-    if (!client->host || !client->where || !client->acks) {
+    if (!client->host || !client->where || !client->acks || !client->unwritten) {
         return error_set(why, ERR_MEMORY, "no memory for an MQTT client");
     }
     if (options->tls) {
@@ -492,7 +396,6 @@ enum err mqtt_client_open(struct mqtt_client **out, const struct mqtt_client_opt
     if (!client) {
         return error_set(why, ERR_MEMORY, "no memory for an MQTT client");
     }
-    buf_init(&client->strings, 2 * (STRING_MAX + 1));
     client->version = options->version;
     client->window = options->window;
     client->port = options->port;
@@ -516,11 +419,12 @@ void mqtt_client_close(struct mqtt_client **out)
     if (!client) {
         return;
     }
+    mqtt_stream_free(&client->stream);
     before_library(client);
     mosquitto_destroy(client->library);
     mqtt_tls_session_close(&client->tls);
     resolver_close(&client->resolver);
-    buf_free(&client->strings);
+    free(client->unwritten);
     free(client->acks);
     free(client->where);
     free(client->host);
@@ -578,13 +482,23 @@ static void *ssl_of(const struct mqtt_client *client)
     return client->tls ? mosquitto_ssl_get(client->library) : NULL;
 }
 
+static void await_connack(struct mqtt_client *client)
+{
+    mqtt_stream_open(&client->stream, mosquitto_socket(client->library), ssl_of(client));
+    set_state(client, AWAITING_CONNACK);
+}
+
 /* On one machine the broker can be so quick that the whole handshake fits into mosquitto_connect_async: then CONNECT is out, and
  * what comes next is CONNACK. */
 static void begin_session(struct mqtt_client *client)
 {
     tune_socket(client, mosquitto_socket(client->library));
     client->closed.silent = false;
-    set_state(client, client->tls && !mqtt_tls_is_established(ssl_of(client)) ? TLS_HANDSHAKE : AWAITING_CONNACK);
+    if (client->tls && !mqtt_tls_is_established(ssl_of(client))) {
+        set_state(client, TLS_HANDSHAKE);
+    } else {
+        await_connack(client);
+    }
 }
 
 /* An address gets its share of the time that is left, so that a dead one does not use up that of the next. */
@@ -652,76 +566,247 @@ static void work_connecting(struct mqtt_client *client, short revents)
     }
 }
 
-/* ---- reading and writing ---- */
-
-static void write_packets(struct mqtt_client *client)
-{
-    before_library(client);
-    int rc = mosquitto_loop_write(client->library, 1);
-    settle(client, rc, errno);
-    client->progress_ms = client->now_ms;
-}
-
-/* As many packets as messages are in flight, or until there are no more; what TLS has already decrypted must all be taken, for
- * poll does not see it. */
-static int read_packets(struct mqtt_client *client, int *error)
-{
-    int rc;
-    do {
-        before_library(client);
-        rc = mqtt_guard_loop_read(client->library, &client->is_poisoned);
-        *error = errno;
-    } while (rc == 0 && mqtt_tls_has_pending(ssl_of(client)));
-    return rc;
-}
-
-static void read_and_settle(struct mqtt_client *client)
-{
-    int error, fd = mosquitto_socket(client->library), rc = read_packets(client, &error);
-    if (client->is_poisoned) {
-        fail(client, MOSQ_ERR_PROTOCOL, 0);
-        return;
-    }
-    client->heard_ms = client->now_ms;
-    /* A broker with Nagle's algorithm holds the second PUBACK of a burst back until the first is acknowledged: 40 ms. */
-    if (mosquitto_socket(client->library) == fd) {
-        set_option(fd, IPPROTO_TCP, TCP_QUICKACK, 1);
-    }
-    settle(client, rc, error);
-}
-
 /* mosquitto_loop_read carries the handshake on. CONNECT waits until it has ended, and then until what the broker may have said
  * against our certificate is read: a failed write would lose it. */
 static void work_tls_handshake(struct mqtt_client *client)
 {
     before_library(client);
-    int rc = mqtt_guard_loop_read(client->library, &client->is_poisoned), error = errno;
+    int rc = mosquitto_loop_read(client->library, 1), error = errno;
     if (rc || mqtt_tls_session_trouble(client->tls)) {
         fail(client, rc ? rc : MOSQ_ERR_TLS, error);
     } else if (mqtt_tls_is_established(ssl_of(client))) {
-        set_state(client, AWAITING_CONNACK);
+        await_connack(client);
     }
 }
 
-/* Plain TCP only: who speaks TLS has proved to be the broker. False: not yet, or it is no CONNACK and the client is closed. */
-static bool is_connack_there(struct mqtt_client *client, short revents)
+/* ---- what the broker sends ---- */
+
+static void fail_malformed(struct mqtt_client *client)
 {
-    char bytes[MQTT_CONNACK_MAX];
-    client->is_paused = false;
-    ssize_t size = client->tls ? 0 : recv(mosquitto_socket(client->library), bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
-    if (size <= 0) {
-        return true;
+    fail(client, MOSQ_ERR_PROTOCOL, 0);
+}
+
+/* A broker of 3.1.1 refuses MQTT 5 with a code of its own. */
+static uint8_t refusal_of(const struct mqtt_client *client, uint8_t code)
+{
+    static const uint8_t version_5[] = {0x00, 0x84, 0x85, 0x88, 0x86, 0x87};
+    return client->version == 5 && code < sizeof version_5 ? version_5[code] : code;
+}
+
+static void take_connack(struct mqtt_client *client, const struct mqtt_packet *connack)
+{
+    uint8_t code = refusal_of(client, connack->reason_code);
+    if (client->state != AWAITING_CONNACK) {
+        fail_malformed(client);
+        return;
     }
-    switch (mqtt_packet_check_connack(client->version, (struct slice){bytes, (size_t)size})) {
-    case MQTT_PACKET_GOOD:
-        return true;
-    case MQTT_PACKET_BAD:
-        fail(client, MOSQ_ERR_PROTOCOL, 0);
-        return false;
-    default:
-        /* What has come so far would wake poll at once; but when no more can come, the library may find that out. */
-        client->is_paused = !(revents & (POLLRDHUP | POLLHUP | POLLERR));
-        return !client->is_paused;
+    if (code != 0) {
+        client->closed.refused = true;
+        client->closed.reason_code = code;
+        finish(client, "%s: the broker refused the connection: %s (0x%02x)", client->where, refusal_text(code), code);
+        return;
+    }
+    client->limits = (struct mqtt_limits){
+        .receive_maximum = connack->receive_maximum < client->window ? connack->receive_maximum : client->window,
+        .maximum_packet_size = connack->maximum_packet_size,
+        .maximum_qos = connack->maximum_qos,
+        .retain_available = connack->retain_available,
+    };
+    if (connack->server_keep_alive_s >= 0) {
+        client->ping_ms = connack->server_keep_alive_s * 1000;
+    }
+    mosquitto_username_pw_set(client->library, NULL, NULL); /* the password is not kept longer than needed */
+    client->sent_ms = client->heard_ms = client->tick_ms = client->progress_ms = client->now_ms;
+    set_state(client, CONNECTED);
+}
+
+/* An answer that comes again, or for none of ours, says nothing; one of another QoS's handshake is wrong. */
+static void take_puback(struct mqtt_client *client, const struct mqtt_packet *puback)
+{
+    if (client->phases[puback->id] == PUBACK) {
+        answered(client, puback->id, puback->reason_code);
+    } else if (client->phases[puback->id] >= PUBREC) {
+        fail_malformed(client);
+    }
+}
+
+static void reply(struct mqtt_client *client, enum mqtt_packet_type type, uint16_t id)
+{
+    size_t size = client->stream.out.size;
+    client->replies = mqtt_stream_unsent(&client->stream) > 0 ? client->replies : 0;
+    mqtt_packet_append_ack(&client->stream.out, type, id);
+    client->replies += client->stream.out.size - size;
+    if (client->replies > UNSENT_MAX) {
+        finish(client, "%s: the broker sends and does not read", client->where);
+    }
+}
+
+static void take_pubrec(struct mqtt_client *client, const struct mqtt_packet *pubrec)
+{
+    enum phase phase = client->phases[pubrec->id];
+    if (phase == PUBACK) {
+        fail_malformed(client);
+    } else if (phase == PUBREC && pubrec->reason_code >= 0x80) {
+        answered(client, pubrec->id, pubrec->reason_code);
+    } else {
+        if (phase == PUBREC) {
+            bool is_unheard = mqtt_ack_of(pubrec->reason_code) == MQTT_ACK_UNHEARD;
+            client->phases[pubrec->id] = is_unheard ? PUBCOMP_UNHEARD : PUBCOMP;
+            client->progress_ms = client->now_ms;
+        }
+        reply(client, MQTT_PUBREL, pubrec->id);
+    }
+}
+
+static void take_pubcomp(struct mqtt_client *client, const struct mqtt_packet *pubcomp)
+{
+    enum phase phase = client->phases[pubcomp->id];
+    if (phase == PUBACK || phase == PUBREC) {
+        fail_malformed(client);
+    } else if (phase != NOTHING) {
+        uint8_t code = pubcomp->reason_code;
+        answered(client, pubcomp->id, code == 0 && phase == PUBCOMP_UNHEARD ? MQTT_REASON_UNHEARD : code);
+    }
+}
+
+/* There are brokers that subscribe their clients by themselves. What they forward is confirmed and thrown away. */
+static void take_publish(struct mqtt_client *client, const struct mqtt_packet *publish)
+{
+    if (publish->qos > 0) {
+        reply(client, publish->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, publish->id);
+    }
+}
+
+static void take_packet(struct mqtt_client *client, const struct mqtt_packet *packet)
+{
+    if (client->state == AWAITING_CONNACK && packet->type != MQTT_CONNACK) {
+        fail_malformed(client);
+        return;
+    }
+    switch (packet->type) {
+    case MQTT_CONNACK:
+        take_connack(client, packet);
+        break;
+    case MQTT_PUBACK:
+        take_puback(client, packet);
+        break;
+    case MQTT_PUBREC:
+        take_pubrec(client, packet);
+        break;
+    case MQTT_PUBCOMP:
+        take_pubcomp(client, packet);
+        break;
+    case MQTT_PUBLISH:
+        take_publish(client, packet);
+        break;
+    case MQTT_PUBREL:
+        reply(client, MQTT_PUBCOMP, packet->id);
+        break;
+    case MQTT_DISCONNECT:
+        finish_disconnected(client, packet->reason_code);
+        break;
+    default: /* MQTT_PINGRESP */
+        client->is_ping_out = false;
+        break;
+    }
+}
+
+/* All the packets that have come whole; what follows CONNACK waits until the caller knows of that. */
+static void take_packets(struct mqtt_client *client)
+{
+    enum mqtt_packet_check check = MQTT_PACKET_GOOD;
+    while (check == MQTT_PACKET_GOOD && client->state != CLOSED && !client->connected_due) {
+        struct mqtt_packet packet;
+        size_t size;
+        check = mqtt_packet_read(client->version, mqtt_stream_received(&client->stream), &packet, &size);
+        if (check == MQTT_PACKET_GOOD) {
+            mqtt_stream_consume(&client->stream, size);
+            take_packet(client, &packet);
+        } else if (check == MQTT_PACKET_BAD) {
+            fail_malformed(client);
+        } else {
+            client->want = size;
+        }
+    }
+    if (client->state != CLOSED && client->stream.out.failed) {
+        fail(client, MOSQ_ERR_NOMEM, 0);
+    }
+}
+
+static void settle_io(struct mqtt_client *client, enum mqtt_io io, int error)
+{
+    if (client->state == DISCONNECTING && io != MQTT_IO_NO_MEMORY) {
+        finish(client, "disconnected from %s", client->where);
+    } else {
+        fail(client, io == MQTT_IO_NO_MEMORY ? MOSQ_ERR_NOMEM : MOSQ_ERR_CONN_LOST, error);
+    }
+}
+
+static void receive(struct mqtt_client *client)
+{
+    enum mqtt_io io = MQTT_IO_MORE;
+    take_packets(client); /* that an earlier turn has left */
+    for (int i = 0; i < RECEIVES_A_TURN && io == MQTT_IO_MORE && client->state != CLOSED && !client->connected_due; i++) {
+        int error;
+        size_t held = mqtt_stream_received(&client->stream).size;
+        io = mqtt_stream_receive(&client->stream, client->want, &error);
+        if (mqtt_stream_received(&client->stream).size > held) {
+            client->heard_ms = client->now_ms;
+            take_packets(client);
+        }
+        if (client->state != CLOSED && io >= MQTT_IO_CLOSED) {
+            settle_io(client, io, error);
+        }
+    }
+    client->is_behind = client->state != CLOSED && (io == MQTT_IO_MORE || client->connected_due);
+}
+
+/* ---- what we send ---- */
+
+/* The socket can no longer be written to, but what the broker said before it closed may tell why: a PUBACK with its reason,
+ * a DISCONNECT. */
+static void read_last_words(struct mqtt_client *client, enum mqtt_io io, int error)
+{
+    receive(client);
+    if (client->state != CLOSED) {
+        settle_io(client, io, error);
+    }
+}
+
+static void note_written(struct mqtt_client *client)
+{
+    while (client->unwritten_count > 0 && client->unwritten[client->unwritten_first].end <= client->stream.sent) {
+        uint16_t mid = client->unwritten[client->unwritten_first].mid;
+        client->unwritten_first = (client->unwritten_first + 1) % client->window;
+        client->unwritten_count--;
+        answered(client, mid, 0);
+    }
+}
+
+static void flush(struct mqtt_client *client)
+{
+    if (client->state == CLOSED || mqtt_stream_unsent(&client->stream) == 0) {
+        return;
+    }
+    int error;
+    const uint64_t sent = client->stream.sent;
+    enum mqtt_io io = mqtt_stream_flush(&client->stream, &error);
+    if (client->stream.sent > sent) {
+        client->sent_ms = client->progress_ms = client->now_ms;
+        note_written(client);
+    }
+    if (io >= MQTT_IO_CLOSED) {
+        read_last_words(client, io, error);
+    }
+}
+
+/* CONNECT is the library's. */
+static void write_connect(struct mqtt_client *client)
+{
+    before_library(client);
+    int rc = mosquitto_loop_write(client->library, 1), error = errno;
+    if (rc) {
+        fail(client, rc, error);
     }
 }
 
@@ -731,12 +816,21 @@ static void work_session(struct mqtt_client *client, short revents)
     if (revents & POLLERR) {
         client->socket_error = take_socket_error(mosquitto_socket(client->library));
     }
-    bool may_read = (revents & readable) || client->is_paused;
-    if (may_read && (client->state != AWAITING_CONNACK || is_connack_there(client, revents))) {
-        read_and_settle(client);
+    /* A write of TLS may wait for something to read, and a read for being able to write. */
+    if ((revents & readable) || client->is_behind || (client->tls && revents)) {
+        receive(client);
+        /* A broker with Nagle's algorithm holds the second PUBACK of a burst back until the first is acknowledged: 40 ms. */
+        if (client->unanswered > 0) {
+            set_option(client->stream.fd, IPPROTO_TCP, TCP_QUICKACK, 1);
+        }
     }
-    if (client->state != CLOSED && (revents & POLLOUT)) {
-        write_packets(client);
+    if (client->state == AWAITING_CONNACK && (revents & POLLOUT) && mosquitto_want_write(client->library)) {
+        write_connect(client);
+    } else if (client->state != AWAITING_CONNACK) {
+        flush(client);
+    }
+    if (client->state == DISCONNECTING && mqtt_stream_unsent(&client->stream) == 0) {
+        finish(client, "disconnected from %s", client->where);
     }
 }
 
@@ -746,35 +840,40 @@ static void work_session(struct mqtt_client *client, short revents)
 static void watch_sending(struct mqtt_client *client)
 {
     int unsent = 0;
-    ioctl(mosquitto_socket(client->library), SIOCOUTQ, &unsent);
+    ioctl(client->stream.fd, SIOCOUTQ, &unsent);
     if (unsent < client->unsent) {
         client->progress_ms = client->now_ms;
     }
     client->unsent = unsent;
 }
 
+static int64_t ping_due_ms(const struct mqtt_client *client)
+{
+    int64_t since_ms = client->sent_ms < client->heard_ms ? client->sent_ms : client->heard_ms;
+    return client->ping_ms > 0 && !client->is_ping_out ? since_ms + client->ping_ms : INT64_MAX;
+}
+
 /* The moment of the next look: a tick later, or when a PINGREQ falls due. */
 static int64_t next_tick_ms(const struct mqtt_client *client)
 {
     int64_t quarter_ms = client->keepalive_ms / 4;
-    int64_t tick_ms = client->tick_ms + (quarter_ms < TICK_MS ? quarter_ms : TICK_MS),
-            due_ms = client->heard_ms + client->ping_ms;
-    return due_ms > client->tick_ms && due_ms < tick_ms ? due_ms : tick_ms;
+    int64_t tick_ms = client->tick_ms + (quarter_ms < TICK_MS ? quarter_ms : TICK_MS), due_ms = ping_due_ms(client);
+    return due_ms < tick_ms ? due_ms : tick_ms;
 }
 
 static void work_life_signs(struct mqtt_client *client)
 {
-    if (client->now_ms >= next_tick_ms(client)) {
+    if (client->now_ms >= ping_due_ms(client)) {
+        mqtt_packet_append_empty(&client->stream.out, MQTT_PINGREQ);
+        client->is_ping_out = true;
+        flush(client);
+    }
+    if (client->state == CONNECTED && client->now_ms >= next_tick_ms(client)) {
         client->tick_ms = client->now_ms;
-        before_library(client);
-        int rc = mosquitto_loop_misc(client->library);
-        settle(client, rc, errno);
+        watch_sending(client);
     }
     if (client->state != CONNECTED) {
         return;
-    }
-    if (client->now_ms == client->tick_ms) {
-        watch_sending(client);
     }
     if (client->now_ms >= client->heard_ms + silence_limit_ms(client)) {
         finish_silent(client, "nothing was heard from the broker", silence_limit_ms(client));
@@ -796,6 +895,12 @@ static void finish_late(struct mqtt_client *client)
 
 /* ---- the caller's loop ---- */
 
+/* Under TLS what is blocked may wait for reading. */
+static bool wants_to_write(const struct mqtt_client *client)
+{
+    return client->tls ? mqtt_tls_wants_write(client->stream.ssl) : client->stream.is_blocked;
+}
+
 static short wanted_events(const struct mqtt_client *client)
 {
     switch (client->state) {
@@ -805,9 +910,9 @@ static short wanted_events(const struct mqtt_client *client)
         /* mosquitto_want_write is true from the first flight to the end of the handshake: polling for it would spin. */
         return mqtt_tls_wants_write(ssl_of(client)) ? POLLOUT : POLLIN;
     case AWAITING_CONNACK:
-        return (short)((client->is_paused ? 0 : POLLIN) | POLLRDHUP | (mosquitto_want_write(client->library) ? POLLOUT : 0));
-    default:
         return mosquitto_want_write(client->library) ? POLLIN | POLLOUT : POLLIN;
+    default:
+        return wants_to_write(client) ? POLLIN | POLLOUT : POLLIN;
     }
 }
 
@@ -825,8 +930,6 @@ static int64_t next_deadline_ms(const struct mqtt_client *client)
         deadline_ms = client->disconnect_deadline_ms;
     } else if (client->state == CONNECTING && client->address_deadline_ms < deadline_ms) {
         deadline_ms = client->address_deadline_ms;
-    } else if (client->is_paused && client->now_ms + CONNACK_PAUSE_MS < deadline_ms) {
-        deadline_ms = client->now_ms + CONNACK_PAUSE_MS;
     }
     return deadline_ms;
 }
@@ -845,7 +948,7 @@ void mqtt_client_poll(struct mqtt_client *client, struct pollfd *fd, int *timeou
         fd->fd = mosquitto_socket(client->library);
         fd->events = wanted_events(client);
     }
-    int64_t wait_ms = next_deadline_ms(client) - clock_mono_ms();
+    int64_t wait_ms = client->is_behind ? 0 : next_deadline_ms(client) - clock_mono_ms();
     *timeout_ms = wait_ms < 0 || fd->fd < 0 ? 0 : wait_ms < INT32_MAX ? (int)wait_ms : INT32_MAX;
 }
 
@@ -884,7 +987,8 @@ const struct mqtt_limits *mqtt_client_limits(const struct mqtt_client *client)
 
 unsigned mqtt_client_room(const struct mqtt_client *client)
 {
-    return client->state == CONNECTED ? client->limits.receive_maximum - client->unanswered - client->ack_count : 0;
+    bool is_open = client->state == CONNECTED && mqtt_stream_unsent(&client->stream) < UNSENT_MAX;
+    return is_open ? client->limits.receive_maximum - client->unanswered - client->ack_count : 0;
 }
 
 size_t mqtt_client_packet_size(const struct mqtt_client *client, const struct mqtt_publish *message)
@@ -930,104 +1034,18 @@ static enum err check_message(const struct mqtt_client *client, const struct mqt
     return client->version == 5 ? check_properties(message, why) : ERR_NONE;
 }
 
-/* The library wants NUL-terminated strings. The place of s in client->strings, or NULL without memory. */
-static const char *add_string(struct mqtt_client *client, struct slice s)
+static void begin_waiting(struct mqtt_client *client, uint16_t id, int qos)
 {
-    size_t at = client->strings.size;
-    buf_append(&client->strings, s);
-    buf_append_char(&client->strings, 0);
-    return client->strings.failed ? NULL : client->strings.data + at;
-}
-
-static bool add_user_property(struct mqtt_client *client, const struct mqtt_property *property, mosquitto_property **list)
-{
-    buf_reset(&client->strings);
-    /* Room for both first: the second must not move the first. */
-    if (!buf_reserve(&client->strings, property->name.size + property->value.size + 2)) {
-        return false;
+    static const uint8_t first[] = {WRITTEN, PUBACK, PUBREC};
+    client->last_mid = id;
+    client->phases[id] = first[qos];
+    if (client->unanswered++ == 0) {
+        client->progress_ms = client->now_ms = clock_mono_ms();
     }
-    const char *name = add_string(client, property->name), *value = add_string(client, property->value);
-    return name && value && mosquitto_property_add_string_pair(list, MQTT_PROP_USER_PROPERTY, name, value) == MOSQ_ERR_SUCCESS;
-}
-
-static bool add_properties(struct mqtt_client *client, const struct mqtt_publish *message, mosquitto_property **list)
-{
-    int rc = 0;
-    if (message->content_type.size > 0) { /* an empty one crashes the library */
-        buf_reset(&client->strings);
-        const char *content_type = add_string(client, message->content_type);
-        rc = content_type ? mosquitto_property_add_byte(list, MQTT_PROP_PAYLOAD_FORMAT_INDICATOR, 1) : MOSQ_ERR_NOMEM;
-        rc = rc ? rc : mosquitto_property_add_string(list, MQTT_PROP_CONTENT_TYPE, content_type);
+    if (qos == 0) {
+        unsigned place = (client->unwritten_first + client->unwritten_count++) % client->window;
+        client->unwritten[place] = (struct unwritten){mqtt_stream_end(&client->stream), id};
     }
-    if (!rc && message->expiry_s > 0) {
-        rc = mosquitto_property_add_int32(list, MQTT_PROP_MESSAGE_EXPIRY_INTERVAL, message->expiry_s);
-    }
-    for (size_t i = 0; !rc && i < message->property_count; i++) {
-        rc = add_user_property(client, &message->properties[i], list) ? 0 : MOSQ_ERR_NOMEM;
-    }
-    return rc == 0;
-}
-
-/* The socket can no longer be written to, but what the broker said before it closed may tell why: a PUBACK with its reason,
- * a DISCONNECT. */
-static void read_last_words(struct mqtt_client *client, int rc, int error)
-{
-    int last_rc = 0, last_error = 0;
-    for (int i = 0; i < 100 && last_rc == 0 && last_error != EAGAIN && client->disconnects == 0; i++) {
-        last_rc = read_packets(client, &last_error);
-    }
-    if (last_rc || client->disconnects > 0) {
-        settle(client, last_rc, last_error);
-    } else {
-        fail(client, rc, error);
-    }
-}
-
-static enum err not_sent(struct mqtt_client *client, int rc, int error, struct error *why)
-{
-    switch (rc) {
-    case MOSQ_ERR_NOMEM:
-        return error_set(why, ERR_MEMORY, "no memory for an MQTT message");
-    case MOSQ_ERR_INVAL:
-    case MOSQ_ERR_MALFORMED_UTF8:
-    case MOSQ_ERR_PAYLOAD_SIZE:
-    case MOSQ_ERR_OVERSIZE_PACKET:
-    case MOSQ_ERR_QOS_NOT_SUPPORTED:
-        return error_set(why, ERR_INVALID, "libmosquitto does not take the message: %s", mosquitto_strerror(rc));
-    default:
-        read_last_words(client, rc, error);
-        return error_set(why, ERR_CLOSED, "%s", client->text);
-    }
-}
-
-static enum err send_message(struct mqtt_client *client, const struct mqtt_publish *message,
-                             const mosquitto_property *properties, int *mid, struct error *why)
-{
-    buf_reset(&client->strings);
-    const char *topic = add_string(client, message->topic);
-    if (!topic) {
-        return error_set(why, ERR_MEMORY, "no memory for an MQTT message");
-    }
-    client->sent = false;
-    before_library(client);
-    int rc = mosquitto_publish_v5(client->library, &client->sending, topic, (int)message->payload.size, message->payload.data,
-                                  message->qos, message->retain, properties);
-    int error = errno, id = client->sending;
-    client->sending = 0;
-    if (rc) {
-        return not_sent(client, rc, error, why);
-    }
-    *mid = id;
-    if (client->sent) {
-        add_ack(client, id, 0);
-    } else if (is_in_use(client, id)) {
-        /* 65535 later ones were answered before it; the broker will never tell these two apart. */
-        finish(client, "%s: the broker never acknowledged message %d", client->where, id);
-        return error_set(why, ERR_CLOSED, "%s", client->text);
-    } else {
-        set_in_use(client, id, true);
-    }
-    return ERR_NONE;
 }
 
 enum err mqtt_client_publish(struct mqtt_client *client, const struct mqtt_publish *message, int *mid, struct error *why)
@@ -1040,22 +1058,32 @@ enum err mqtt_client_publish(struct mqtt_client *client, const struct mqtt_publi
     if (err != ERR_NONE) {
         return err;
     }
-    if (client->unanswered == 0) {
-        client->progress_ms = client->now_ms = clock_mono_ms();
+    uint16_t id = client->last_mid == UINT16_MAX ? 1 : client->last_mid + 1;
+    if (client->phases[id] != NOTHING) {
+        /* 65534 later ones were answered before it; the broker will never do that. */
+        finish(client, "%s: the broker never acknowledged message %u", client->where, id);
+        return error_set(why, ERR_CLOSED, "%s", client->text);
     }
-    mosquitto_property *properties = NULL;
-    err = client->version != 5 || add_properties(client, message, &properties)
-              ? send_message(client, message, properties, mid, why)
-              : error_set(why, ERR_MEMORY, "no memory for an MQTT message");
-    mosquitto_property_free_all(&properties);
-    return err;
+    mqtt_packet_append_publish(&client->stream.out, client->version, message, id);
+    if (client->stream.out.failed) {
+        client->stream.out.failed = false; /* what was there is still there */
+        return error_set(why, ERR_MEMORY, "no memory for an MQTT message");
+    }
+    begin_waiting(client, id, message->qos);
+    *mid = id;
+    if (!client->is_bursting || mqtt_stream_unsent(&client->stream) >= BURST_FLUSH) {
+        client->now_ms = clock_mono_ms();
+        flush(client);
+    }
+    return client->state == CLOSED ? error_set(why, ERR_CLOSED, "%s", client->text) : ERR_NONE;
 }
 
 void mqtt_client_burst(struct mqtt_client *client, bool begin)
 {
-    if (client->state == CONNECTED && begin != client->is_corked) {
-        client->is_corked = begin;
-        set_option(mosquitto_socket(client->library), IPPROTO_TCP, TCP_CORK, begin);
+    client->is_bursting = begin;
+    if (!begin && client->state == CONNECTED) {
+        client->now_ms = clock_mono_ms();
+        flush(client);
     }
 }
 
@@ -1068,11 +1096,9 @@ void mqtt_client_disconnect(struct mqtt_client *client)
         finish(client, "disconnected from %s before there was a session", client->where);
         return;
     }
-    mqtt_client_burst(client, false);
     client->now_ms = clock_mono_ms();
     client->disconnect_deadline_ms = client->now_ms + client->keepalive_ms;
+    mqtt_packet_append_empty(&client->stream.out, MQTT_DISCONNECT);
     set_state(client, DISCONNECTING);
-    before_library(client);
-    int rc = mosquitto_disconnect(client->library);
-    settle(client, rc, errno);
+    work_session(client, 0);
 }

@@ -182,6 +182,8 @@ static bool set_up(struct mqtt_tls_session *session, struct mqtt_tls *tls, const
     SSL_CTX_set1_cert_store(session->context, SSL_CTX_get_cert_store(tls->files));
     SSL_CTX_set_verify(session->context, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_options(session->context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
+    SSL_CTX_set_mode(session->context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(session->context, 1);
     SSL_CTX_set_app_data(session->context, session);
     SSL_CTX_set_info_callback(session->context, observe);
     return true;
@@ -234,9 +236,50 @@ bool mqtt_tls_wants_write(const void *ssl)
     return ssl && SSL_want_write((const SSL *)ssl);
 }
 
-bool mqtt_tls_has_pending(const void *ssl)
+/* What kept a read or a write from being done. */
+static enum mqtt_io io_trouble(SSL *ssl, int done, int *error)
 {
-    return ssl && SSL_pending(ssl) > 0;
+    int code = errno;
+    unsigned long reason = ERR_peek_error();
+    switch (SSL_get_error(ssl, done)) {
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE:
+        return MQTT_IO_MORE;
+    case SSL_ERROR_ZERO_RETURN:
+        return MQTT_IO_CLOSED;
+    case SSL_ERROR_SYSCALL:
+        *error = code;
+        return code ? MQTT_IO_FAILED : MQTT_IO_CLOSED;
+    default:
+        if (ERR_GET_REASON(reason) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+            return MQTT_IO_CLOSED;
+        }
+        note_trouble(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)), openssl_reason(), NULL);
+        return MQTT_IO_FAILED;
+    }
+}
+
+enum mqtt_io mqtt_tls_write(void *ssl, struct slice bytes, size_t *taken, int *error)
+{
+    *error = errno = 0;
+    *taken = 0;
+    ERR_clear_error();
+    int done = SSL_write_ex(ssl, bytes.data, bytes.size, taken);
+    return done == 1 ? MQTT_IO_DONE : io_trouble(ssl, done, error);
+}
+
+/* What OpenSSL has read ahead of a record that is not whole counts as more: the next call finds that there is none. */
+enum mqtt_io mqtt_tls_read(void *ssl, char *to, size_t room, size_t *size, int *error)
+{
+    *error = errno = 0;
+    *size = 0;
+    ERR_clear_error();
+    int done = SSL_read_ex(ssl, to, room, size);
+    if (done == 1) {
+        return SSL_has_pending(ssl) ? MQTT_IO_MORE : MQTT_IO_DONE;
+    }
+    enum mqtt_io io = io_trouble(ssl, done, error);
+    return io == MQTT_IO_MORE ? MQTT_IO_DONE : io;
 }
 
 void mqtt_tls_clear_errors(void)

@@ -8,6 +8,7 @@
 
 #include "meowbridge/err.h"
 #include "meowbridge/mqtt_client.h"
+#include "mqtt_stream.h"
 
 #include <stdbool.h>
 
@@ -26,7 +27,10 @@ const char *mqtt_tls_session_trouble(const struct mqtt_tls_session *session);
 /* What an SSL * (NULL gives false) is at. */
 bool mqtt_tls_is_established(const void *ssl);
 bool mqtt_tls_wants_write(const void *ssl);
-bool mqtt_tls_has_pending(const void *ssl); /* decrypted bytes wait that poll does not know of */
+
+/* What mqtt_stream.h says of sending and receiving, for an established session. */
+enum mqtt_io mqtt_tls_write(void *ssl, struct slice bytes, size_t *taken, int *error);
+enum mqtt_io mqtt_tls_read(void *ssl, char *to, size_t room, size_t *size, int *error);
 
 /* To be called before a library works with an SSL object: what stands in the thread's error queue is mistaken for its result. */
 void mqtt_tls_clear_errors(void);

@@ -1,14 +1,12 @@
-/* mqtt_client: one connection to one MQTT broker, libmosquitto in the caller's poll loop.
+/* mqtt_client: one connection to one MQTT broker, in the caller's poll loop. libmosquitto makes it, the session is ours.
  *
- * A client lives for one connection: after any failure it is closed and a new one opened (the library's own reconnect
- * reorders messages). It never calls back: the caller polls its descriptor, lets it work, and takes events.
+ * A client lives for one connection: after any failure it is closed and a new one opened. It never calls back: the caller polls its descriptor, lets it work, and takes events.
  *
  *   RESOLVING ──▶ CONNECTING ──▶ HANDSHAKE (TLS, CONNECT … CONNACK) ──▶ CONNECTED ──▶ CLOSED
  *       └───────────────┴────────────────┴──────────── any failure, or connect_timeout_ms ──▶ CLOSED
  *
- * Invariants: M1 no call blocks (name resolution runs beside it). M2 the library never holds more unacknowledged messages than
- * receive_maximum (queueing inside it is never used). M3 nothing reaches the library that it or a broker would choke on:
- * strings come checked (see route.h). M4 every message given to mqtt_client_publish yields exactly one MQTT_CLIENT_ACKED or the client
+ * Invariants: M1 no call blocks (name resolution runs beside it). M2 no more messages are unacknowledged than
+ * receive_maximum. M3 nothing is sent that MQTT or the broker's limits forbid (see mqtt_client_publish). M4 every message given to mqtt_client_publish yields exactly one MQTT_CLIENT_ACKED or the client
  * gets CLOSED first.
  * One thread. */
 #ifndef MEOWBRIDGE_MQTT_CLIENT_H
@@ -42,7 +40,7 @@ struct mqtt_client_options {
     /* 1 s at least (PINGREQ comes every 5 s at the most often). A silent broker is given up after twice that, one that leaves
      * PUBACKs out after once, unless the line is still busy getting our bytes across. */
     int64_t keepalive_ms;
-    unsigned window;            /* messages in flight, 1 to 65535; the library's cost grows with it: some hundreds are plenty */
+    unsigned window;            /* messages in flight, 1 to 65535 */
     int64_t connect_timeout_ms; /* from open to CONNACK */
     const char *will_topic;     /* NULL: no last will; else retained, QoS 1 */
     struct slice will_payload;
@@ -56,7 +54,7 @@ enum mqtt_event_type {
 struct mqtt_event {
     enum mqtt_event_type type;
     int mid; /* ACKED */
-    /* ACKED: PUBACK or PUBREC/PUBCOMP reason code (0 on 3.1.1; libmosquitto withholds a PUBREC's 0x10, so QoS 2 is never unheard).
+    /* ACKED: PUBACK or PUBREC/PUBCOMP reason code (0 on 3.1.1), of QoS 2 PUBREC's 0x10 with a PUBCOMP of 0.
      * CLOSED: CONNACK's (1 to 5 on 3.1.1) or DISCONNECT's, or 0. */
     uint8_t reason_code;
     bool refused;     /* CLOSED: the broker's CONNACK refused us (password, client id, …) */
@@ -87,7 +85,8 @@ bool mqtt_client_next(struct mqtt_client *client, struct mqtt_event *event);
 
 bool mqtt_client_is_connected(const struct mqtt_client *client);
 const struct mqtt_limits *mqtt_client_limits(const struct mqtt_client *client); /* after CONNECTED */
-/* Messages that may be published now. One takes room until its ACKED event is taken. */
+/* Messages that may be published now. One takes room until its ACKED event is taken; there is none while a megabyte or more waits
+ * for the socket. */
 unsigned mqtt_client_room(const struct mqtt_client *client);
 
 struct mqtt_property {
@@ -109,13 +108,14 @@ size_t mqtt_client_packet_size(const struct mqtt_client *client, const struct mq
  * the broker's limits on size, QoS or retain; why says which); ERR_MEMORY. */
 MUST_CHECK enum err mqtt_client_publish(struct mqtt_client *client, const struct mqtt_publish *message, int *mid,
                                         struct error *why);
-/* Bracket a burst of publishes: packets are joined into full segments (TCP_CORK), and sent at the end. */
+/* Bracket a burst of publishes: packets are joined, and sent at the end at the latest. Without it each is sent at once. */
 void mqtt_client_burst(struct mqtt_client *client, bool begin);
 /* Sends DISCONNECT; CLOSED follows. */
 void mqtt_client_disconnect(struct mqtt_client *client);
 
 /* A PUBACK's reason code (OASIS MQTT 5, 3.4.2.1), sorted by what to do. DOUBTFUL: an error that does not say whether it passes or
  * lies in the message; worth some attempts, but not all of them. */
+#define MQTT_REASON_UNHEARD 0x10 /* no matching subscribers */
 enum mqtt_ack { MQTT_ACK_DONE, MQTT_ACK_UNHEARD, MQTT_ACK_RETRY, MQTT_ACK_DOUBTFUL, MQTT_ACK_REFUSED };
 enum mqtt_ack mqtt_ack_of(uint8_t reason_code);
 const char *mqtt_reason_text(uint8_t reason_code); /* "not authorized", … for any code */

@@ -1,4 +1,4 @@
-/* The first bytes of a broker, and the sizes of what we send. Input: a byte that chooses the version, the bytes; and, for a
+/* What a broker sends, and a PUBLISH as we send it. Input: a byte that chooses the version, the bytes; and, for a
  * PUBLISH, the same bytes as texts. */
 #include "fuzz.h"
 
@@ -47,10 +47,11 @@ static void take_text(struct reader *r)
     }
 }
 
-/* OASIS MQTT 5, 2.2.2.2, as its table stands there. */
-static void take_property(struct reader *r)
+/* OASIS MQTT 5, 2.2.2.2, as its table stands there. Returns the identifier. */
+static uint32_t take_property(struct reader *r)
 {
-    switch (take(r, 1)) {
+    uint32_t id = take(r, 1);
+    switch (id) {
     case 1:
     case 23:
     case 25:
@@ -94,6 +95,44 @@ static void take_property(struct reader *r)
     default:
         r->failed = true;
     }
+    return id;
+}
+
+/* The properties of a CONNACK: each once but for the user's, no other packet's, and the four that limit us in their bounds. */
+static void take_connack_properties(struct reader *r)
+{
+    bool seen[256] = {false};
+    while (!r->failed && r->rest.size > 0) {
+        struct reader value = *r;
+        uint32_t id = take_property(r);
+        (void)take(&value, 1);
+        switch (id) {
+        case 33:
+            r->failed = r->failed || take(&value, 2) == 0;
+            break;
+        case 39:
+            r->failed = r->failed || take(&value, 4) == 0;
+            break;
+        case 36:
+        case 37:
+            r->failed = r->failed || take(&value, 1) > 1;
+            break;
+        case 1:
+        case 2:
+        case 3:
+        case 8:
+        case 9:
+        case 11:
+        case 23:
+        case 24:
+        case 25:
+        case 35:
+            r->failed = true;
+            break;
+        }
+        r->failed = r->failed || (seen[id] && id != 38);
+        seen[id] = true;
+    }
 }
 
 static bool is_connack(int version, struct slice bytes)
@@ -106,23 +145,31 @@ static bool is_connack(int version, struct slice bytes)
     (void)take(&r, 2);
     if (!r.failed && r.rest.size > 0) {
         size_t properties = take_varint(&r);
-        r.failed = r.failed || properties != r.rest.size;
-        while (!r.failed && r.rest.size > 0) {
-            take_property(&r);
-        }
+        r.failed = r.failed || properties != r.rest.size || version != 5;
+        take_connack_properties(&r);
     }
     return !r.failed;
 }
 
-static void check_connack(int version, struct slice bytes)
+static void check_received(int version, struct slice bytes)
 {
-    enum mqtt_packet_check check = mqtt_packet_check_connack(version, bytes);
-    if (bytes.size < MQTT_CONNACK_MAX - 5) {
+    struct mqtt_packet packet, again;
+    size_t size, size_again;
+    enum mqtt_packet_check check = mqtt_packet_read(version, bytes, &packet, &size);
+    ASSERT(check == MQTT_PACKET_BAD || size <= MQTT_RECEIVED_MAX + 5);
+    ASSERT(check != MQTT_PACKET_GOOD || (size >= 2 && size <= bytes.size));
+    ASSERT(check != MQTT_PACKET_INCOMPLETE || size > bytes.size);
+    if (bytes.size > 0 && (uint8_t)bytes.data[0] == 0x20 && bytes.size < MQTT_CONNACK_MAX - 5) {
         ASSERT((check == MQTT_PACKET_GOOD) == is_connack(version, bytes));
     }
-    ASSERT(check != MQTT_PACKET_INCOMPLETE || bytes.size < MQTT_CONNACK_MAX);
+    if (check == MQTT_PACKET_GOOD) { /* what follows it changes nothing, and what it needs is needed */
+        ASSERT(mqtt_packet_read(version, (struct slice){bytes.data, size}, &again, &size_again) == MQTT_PACKET_GOOD);
+        ASSERT(size_again == size && memcmp(&packet, &again, sizeof packet) == 0);
+        ASSERT(mqtt_packet_read(version, (struct slice){bytes.data, size - 1}, &again, &size_again) == MQTT_PACKET_INCOMPLETE);
+    }
     if (bytes.size > 0) { /* a byte less: it was incomplete, or it says the same already */
-        enum mqtt_packet_check before = mqtt_packet_check_connack(version, (struct slice){bytes.data, bytes.size - 1});
+        enum mqtt_packet_check before =
+            mqtt_packet_read(version, (struct slice){bytes.data, bytes.size - 1}, &again, &size_again);
         ASSERT(before == MQTT_PACKET_INCOMPLETE || before == check);
     }
 }
@@ -175,18 +222,24 @@ static void check_publish(int version, const struct mqtt_publish *m)
     buf_init(&properties, 1 << 24);
     buf_init(&packet, 1 << 24);
     put_text(&body, m->topic);
-    put(&body, 1, m->qos > 0 ? 2 : 0);
+    put(&body, 0x1234, m->qos > 0 ? 2 : 0);
     if (version == 5) {
         put_properties(&properties, m);
         put_varint(&body, properties.size);
         buf_append(&body, buf_slice(&properties));
     }
     buf_append(&body, m->payload);
-    put(&packet, 0x30, 1);
+    put(&packet, 0x30 + (size_t)m->qos * 2 + m->retain, 1);
     put_varint(&packet, body.size);
     buf_append(&packet, buf_slice(&body));
     ASSERT(mqtt_packet_remaining_length(version, m) == body.size);
     ASSERT(mqtt_packet_publish_size(version, m) == packet.size);
+    struct buf written;
+    buf_init(&written, 1 << 24);
+    buf_append_char(&written, '*'); /* it appends */
+    mqtt_packet_append_publish(&written, version, m, 0x1234);
+    ASSERT(!written.failed && slice_equal((struct slice){written.data + 1, written.size - 1}, buf_slice(&packet)));
+    buf_free(&written);
     buf_free(&body);
     buf_free(&properties);
     buf_free(&packet);
@@ -199,9 +252,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int version = flags & 1 ? 5 : 3;
     texts = fuzz_begin(data, size);
     struct slice bytes = fuzz_rest(&in);
-    check_connack(version, bytes);
+    check_received(version, bytes);
     struct mqtt_property properties[2] = {{fuzz_field(&texts), fuzz_field(&texts)}, {fuzz_field(&texts), fuzz_field(&texts)}};
-    struct mqtt_publish message = {.topic = fuzz_field(&texts), .qos = flags >> 1 & 1, .expiry_s = flags & 4};
+    struct mqtt_publish message = {
+        .topic = fuzz_field(&texts), .qos = (flags >> 1 & 3) % 3, .retain = flags >> 7, .expiry_s = flags & 4};
     message.content_type = fuzz_field(&texts);
     message.payload = fuzz_rest(&texts);
     message.properties = properties;
