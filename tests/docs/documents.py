@@ -8,7 +8,7 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../.."))
 NPM = os.environ.get("MEOWBRIDGE_NPM", os.path.join(ROOT, "build/npm"))
 sys.path.insert(0, os.path.join(ROOT, "tests/e2e"))
 
-BLOCK = re.compile(r"^(?:<!-- test: (?P<name>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(?:<!-- test: (?P<name>\S+) -->\n)?(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 
 
 def read(path):
@@ -17,8 +17,8 @@ def read(path):
 
 
 def blocks(path):
-    """(name or None, language, text) of each code block."""
-    return [(m["name"], m["language"], m["text"]) for m in BLOCK.finditer(read(path))]
+    """(name or None, language, text) of each code block, those in lists too."""
+    return [(m["name"], m["language"], re.sub("^" + m["indent"], "", m["text"], flags=re.MULTILINE)) for m in BLOCK.finditer(read(path))]
 
 
 def block(path, name):

@@ -96,7 +96,7 @@ def complete(text):
 def test_every_configuration_in_the_documents_and_in_conf_is_accepted_by_check_and_by_the_schema(tmp_path):
     place = Place(tmp_path)
     found = {**documents_configurations(), **files()}
-    assert len(found) >= 6 and "conf/meowbridge.json" in found
+    assert len(found) >= 8 and "conf/meowbridge.json" in found
     for (where, text), errors in zip(found.items(), ajv([json.loads(documents.without_comments(text)) for text in found.values()])):
         status, said = place.check(complete(text))
         assert (status, errors) == (0, []), f"{where}: {said}"
