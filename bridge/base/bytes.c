@@ -38,6 +38,26 @@ bool slice_starts(struct slice s, struct slice prefix)
     return s.size >= prefix.size && slice_equal((struct slice){s.data, prefix.size}, prefix);
 }
 
+/* Eight at a time: a word of plain bytes alone has no high bit, nothing below ' ', and no DEL. A word that fails is looked at byte by
+ * byte, so a borrow between its bytes does no harm. */
+size_t slice_plain_prefix(struct slice s)
+{
+    const uint64_t each = 0x0101010101010101u, high = each * 0x80;
+    size_t at = 0;
+    for (; s.size - at >= 8; at += 8) {
+        uint64_t word;
+        memcpy(&word, s.data + at, sizeof word);
+        uint64_t without_del = word ^ each * 0x7f;
+        if ((word | (word - each * ' ') | (without_del - each)) & high) {
+            break;
+        }
+    }
+    while (at < s.size && s.data[at] >= ' ' && s.data[at] < 0x7f) {
+        at++;
+    }
+    return at;
+}
+
 static size_t smaller(size_t a, size_t b)
 {
     return a < b ? a : b;

@@ -57,7 +57,7 @@ static void append_encoded(struct buf *out, const struct encoding *encoding, str
     /* Encoding never shortens: what is cut here stays too long, and a hostile value costs no more than this. */
     text.size = text.size > TOPIC_MAX_BYTES ? TOPIC_MAX_BYTES + 1 : text.size;
     size_t run = 0; /* start of the run that stays as it is */
-    for (size_t at = 0; at < text.size;) {
+    for (size_t at = encoding == &in_text ? slice_plain_prefix(text) : 0; at < text.size;) {
         size_t length = plain_length(encoding, (struct slice){text.data + at, text.size - at});
         if (length > 0) {
             at += length;

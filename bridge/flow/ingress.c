@@ -14,7 +14,7 @@
 /* Apps and routes come as one immutable set, shared by reference count. A reload publishes a new set; each loop takes it up
  * at its next request and keys its own signers for it, so that verifying needs no lock. */
 
-enum { MAX_APPS = 64, RESUME_CHUNK = 256, REFUSALS_LOGGED_A_SECOND = 10 };
+enum { HANDOVER = 32, MAX_APPS = 64, RESUME_CHUNK = 256, REFUSALS_LOGGED_A_SECOND = 10 };
 enum { MAX_TRACESTATE_HEADERS = 32 }; /* as many as the list may have members */
 enum { RETRY_SOON_S = 5, RETRY_RATE_S = 1 };
 enum { KEPT_BUFFER_BYTES = 256 * 1024 }; /* what a loop's buffer may keep from one turn to the next */
@@ -49,8 +49,9 @@ struct loop {
     struct app_set *set;
     struct signer **signers; /* two an app: [2 * i] current, [2 * i + 1] previous or NULL */
     struct buf scratch, head, answer;
-    struct journal_append *first, **last; /* collected in this turn */
-    int64_t begun_us;                     /* when the request in hand was whole */
+    struct journal_append *first, **last; /* collected, and not handed over yet */
+    unsigned collected;
+    int64_t begun_us; /* when the request in hand was whole */
 };
 
 struct ingress {
@@ -414,6 +415,18 @@ static struct ticket *ticket_of(struct loop *loop, struct http_request *request,
     return ticket;
 }
 
+static void hand_over(struct ingress *ingress, struct loop *loop)
+{
+    struct journal_append *batch = loop->first;
+    if (batch) {
+        loop->first = NULL;
+        loop->last = &loop->first;
+        loop->collected = 0;
+        journal_append(ingress->journal, batch);
+    }
+}
+
+/* In a long turn the first events are synced while the others are still being read. */
 static void take(struct ingress *ingress, struct loop *loop, struct http_request *request, struct event *event)
 {
     struct ticket *ticket = ticket_of(loop, request, event);
@@ -425,6 +438,9 @@ static void take(struct ingress *ingress, struct loop *loop, struct http_request
     http_request_park(request);
     *loop->last = &ticket->append;
     loop->last = &ticket->append.next;
+    if (++loop->collected == HANDOVER) {
+        hand_over(ingress, loop);
+    }
 }
 
 /* A traceparent that is given twice is none; the list of tracestate may be split over several headers (W3C Trace Context,
@@ -567,12 +583,7 @@ static void on_turn_over(void *ctx, unsigned index)
     struct loop *loop = &ingress->loops[index];
     shrink(&loop->scratch);
     shrink(&loop->answer);
-    struct journal_append *batch = loop->first;
-    if (batch) {
-        loop->first = NULL;
-        loop->last = &loop->first;
-        journal_append(ingress->journal, batch);
-    }
+    hand_over(ingress, loop);
 }
 
 static void on_resumed(void *ctx, struct http_request *request)

@@ -140,6 +140,7 @@ static enum err start_thread(struct publisher *publisher, struct error *why)
     if (failed) {
         return error_set(why, ERR_IO, "cannot start the publisher's thread: %s", strerror(failed));
     }
+    pthread_setname_np(publisher->thread, "publisher");
     publisher->has_thread = true;
     return ERR_NONE;
 }

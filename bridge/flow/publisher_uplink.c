@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define CONNECT_TIMEOUT_MS 10000
+#define ACK_PATIENCE_MS 1
 /* A connection that has lived this long was a good one: after its loss the backoff begins anew. One that a broker closes
  * again and again right after its CONNACK or a PUBACK does not get there. */
 #define GOOD_AFTER_MS 5000
@@ -51,7 +52,7 @@ struct uplink {
     char *client_id, *username;
     struct slice password; /* owned */
     int version;
-    int64_t keepalive_ms;
+    int64_t keepalive_ms, ack_patience_ms;
     unsigned inflight;
 
     int64_t due_ms; /* WAITING: the next attempt; PARTING: the end of patience */
@@ -115,6 +116,7 @@ static bool copy_options(struct uplink *uplink, const struct publisher_options *
 {
     uplink->version = options->version;
     uplink->keepalive_ms = options->keepalive_ms;
+    uplink->ack_patience_ms = journal_keeps(options->journal) ? ACK_PATIENCE_MS : 0; /* else senders wait for the PUBACKs */
     uplink->inflight = options->inflight;
     uplink->password = (struct slice){slice_dup(options->password), options->password.size};
     const char *status_topic = options->status_topic && *options->status_topic ? options->status_topic : NULL;
@@ -306,6 +308,7 @@ static void attempt(struct uplink *uplink)
         .keepalive_ms = uplink->keepalive_ms,
         .window = uplink->inflight,
         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+        .ack_patience_ms = uplink->ack_patience_ms,
         .will_topic = uplink->is_probe ? NULL : uplink->status_topic,
         .will_payload = SLICE("offline"),
     };

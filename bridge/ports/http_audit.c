@@ -13,16 +13,17 @@
 
 enum { MAX_SINGLES = 32 };
 
-static bool is_token_char(unsigned char c)
-{
-    static const char others[] = "!#$%&'*+-.^_`|~";
-    return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || (c != 0 && strchr(others, c));
-}
+/* RFC 9110, 5.6.2 */
+static const bool is_token_char[256] = {
+    ['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['!'] = true, ['#'] = true, ['$'] = true,
+    ['%'] = true,         ['&'] = true,         ['\''] = true,        ['*'] = true, ['+'] = true, ['-'] = true,
+    ['.'] = true,         ['^'] = true,         ['_'] = true,         ['`'] = true, ['|'] = true, ['~'] = true,
+};
 
 static bool is_token(struct slice s)
 {
     for (size_t i = 0; i < s.size; i++) {
-        if (!is_token_char((unsigned char)s.data[i])) {
+        if (!is_token_char[(unsigned char)s.data[i]]) {
             return false;
         }
     }
@@ -31,7 +32,7 @@ static bool is_token(struct slice s)
 
 static bool has_control(struct slice s, bool tab_is_one)
 {
-    for (size_t i = 0; i < s.size; i++) {
+    for (size_t i = slice_plain_prefix(s); i < s.size; i++) {
         unsigned char c = (unsigned char)s.data[i];
         if ((c < ' ' && (c != '\t' || tab_is_one)) || c == 0x7f) {
             return true;

@@ -517,3 +517,11 @@ enum err http_server_reload_tls(struct http_server *server, const char *certific
     ASSERT(server->tls);
     return http_tls_reload(server->tls, certificate_file, key_file, why);
 }
+
+enum err http_server_try_tls(const char *certificate_file, const char *key_file, struct error *why)
+{
+    struct http_tls *tls = NULL;
+    enum err err = http_tls_open(&tls, certificate_file, key_file, why);
+    http_tls_close(&tls);
+    return err;
+}

@@ -38,7 +38,10 @@ enum {
     STRING_MAX = 65535,
     BURST_FLUSH = 64 << 10, /* of a burst so much is sent before its end */
     UNSENT_MAX = 1 << 20,   /* with so much to send there is no room for more */
-    RECEIVES_A_TURN = 64,   /* a broker that floods us gets no more of a turn */
+    ACKS_AWAITED_MIN = 8,   /* fewer are not worth waiting for */
+    ACKS_AWAITED_MAX = 64,
+    ACK_BYTES = 4,        /* the shortest PUBACK */
+    RECEIVES_A_TURN = 64, /* a broker that floods us gets no more of a turn */
     SESSION_TAKEN_OVER = 0x8e,
 };
 
@@ -65,7 +68,8 @@ struct mqtt_client {
     struct mqtt_stream stream;    /* on the library's socket */
     int version;
     unsigned window;
-    int64_t keepalive_ms, connect_timeout_ms;
+    int64_t keepalive_ms, connect_timeout_ms, ack_patience_ms;
+    int low_water;      /* SO_RCVLOWAT: poll is silent about fewer bytes */
     char *host, *where; /* where: host and port, for people */
     uint16_t port;
     int64_t now_ms; /* when the current call began */
@@ -262,17 +266,14 @@ static bool is_mqtt_string(struct slice s)
     if (s.size > STRING_MAX) {
         return false;
     }
-    while (s.size > 0) {
-        uint32_t point = (uint8_t)*s.data;
-        size_t size = 1;
-        if (point < 0x20 || point >= 0x7f) {
-            size = utf8_decode(s, &point);
-            if (size == 0 || utf8_is_forbidden_in_mqtt(point)) {
-                return false;
-            }
+    for (size_t at = slice_plain_prefix(s); at < s.size;) {
+        uint32_t point;
+        struct slice rest = {s.data + at, s.size - at};
+        size_t size = utf8_decode(rest, &point);
+        if (size == 0 || utf8_is_forbidden_in_mqtt(point)) {
+            return false;
         }
-        s.data += size;
-        s.size -= size;
+        at += size + slice_plain_prefix((struct slice){rest.data + size, rest.size - size});
     }
     return true;
 }
@@ -406,6 +407,8 @@ enum err mqtt_client_open(struct mqtt_client **out, const struct mqtt_client_opt
     client->ping_ms = library_keepalive_s(client) * 1000;
     client->now_ms = clock_mono_ms();
     client->connect_timeout_ms = options->connect_timeout_ms;
+    client->ack_patience_ms = options->ack_patience_ms;
+    client->low_water = 1;
     client->connect_deadline_ms = client->now_ms + options->connect_timeout_ms;
     err = set_up(client, options, why);
     if (err != ERR_NONE) {
@@ -820,7 +823,7 @@ static void work_session(struct mqtt_client *client, short revents)
         client->socket_error = take_socket_error(mosquitto_socket(client->library));
     }
     /* A write of TLS may wait for something to read, and a read for being able to write. */
-    if ((revents & readable) || client->is_behind || (client->tls && revents)) {
+    if ((revents & readable) || client->is_behind || client->low_water > 1 || (client->tls && revents)) {
         receive(client);
         /* A broker with Nagle's algorithm holds the second PUBACK of a burst back until the first is acknowledged: 40 ms. */
         if (client->unanswered > 0) {
@@ -937,6 +940,22 @@ static int64_t next_deadline_ms(const struct mqtt_client *client)
     return deadline_ms;
 }
 
+/* A broker at full speed answers each message by itself, and each answer would wake us, at the broker's cost and ours. With half
+ * of what is in flight answered, up to ACKS_AWAITED_MAX, there is enough to do; or after ack_patience_ms. */
+static void set_low_water(struct mqtt_client *client)
+{
+    unsigned awaited = client->unanswered / 2;
+    awaited = awaited > ACKS_AWAITED_MAX ? ACKS_AWAITED_MAX : awaited;
+    if (client->state != CONNECTED || client->ack_patience_ms == 0 || awaited < ACKS_AWAITED_MIN) {
+        awaited = 0;
+    }
+    int bytes = awaited > 0 ? ACK_BYTES << (31 - __builtin_clz(awaited)) : 1; /* few steps, so that it seldom changes */
+    if (bytes != client->low_water) {
+        set_option(client->stream.fd, SOL_SOCKET, SO_RCVLOWAT, bytes);
+        client->low_water = bytes;
+    }
+}
+
 void mqtt_client_poll(struct mqtt_client *client, struct pollfd *fd, int *timeout_ms)
 {
     *fd = (struct pollfd){.fd = -1};
@@ -951,7 +970,13 @@ void mqtt_client_poll(struct mqtt_client *client, struct pollfd *fd, int *timeou
         fd->fd = mosquitto_socket(client->library);
         fd->events = wanted_events(client);
     }
+    if (client->state >= CONNECTED) {
+        set_low_water(client);
+    }
     int64_t wait_ms = client->is_behind ? 0 : next_deadline_ms(client) - clock_mono_ms();
+    if (client->low_water > 1 && wait_ms > client->ack_patience_ms) {
+        wait_ms = client->ack_patience_ms;
+    }
     *timeout_ms = wait_ms < 0 || fd->fd < 0 ? 0 : wait_ms < INT32_MAX ? (int)wait_ms : INT32_MAX;
 }
 

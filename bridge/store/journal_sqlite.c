@@ -39,7 +39,7 @@ enum {
     REPLAY_LOOKS = 8192, /* numbers looked at for one piece of a replay */
     FRESH_KEYS = 16 * 1024,
     FRESH_BYTES = 64 * 1024 * 1024,
-    CHECKPOINT_BYTES = 2 * 1024 * 1024,
+    CHECKPOINT_BYTES = 1024 * 1024,
     LOG_ALARM_BYTES = 256 * 1024 * 1024,
     SLACK_BYTES = 16 * 1024 * 1024, /* at most, of max_bytes */
     PROBE_BYTES = 256 * 1024,

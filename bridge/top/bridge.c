@@ -16,6 +16,8 @@
 #include "meowbridge/topic.h"
 #include "meowbridge/version.h"
 
+#include "trials.h"
+
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -475,7 +477,7 @@ static void reload(struct bridge *bridge)
     struct config *loaded = NULL;
     struct config_errors errors, warnings;
     struct error why = {0};
-    enum err failed = config_load(&loaded, bridge->config_path, &errors, &warnings);
+    enum err failed = config_load_and_try(&loaded, bridge->config_path, &config_trials, &errors, &warnings);
     if (failed) {
         log_lines(LOG_ERROR, "the configuration has a mistake", &errors.text);
         log_error("the configuration is not taken; the running one stays", LOG_INT("mistakes", errors.count));
@@ -494,7 +496,7 @@ static void reload(struct bridge *bridge)
 static enum err load_first(struct bridge *bridge)
 {
     struct config_errors errors, warnings;
-    enum err failed = config_load(&bridge->config, bridge->config_path, &errors, &warnings);
+    enum err failed = config_load_and_try(&bridge->config, bridge->config_path, &config_trials, &errors, &warnings);
     if (failed) {
         say_lines(&errors.text, errors.count ? "" : "meowbridge: ");
         fprintf(stderr, "%smeowbridge: %s\n", log_priority(LOG_ERROR),

@@ -21,6 +21,7 @@ struct slice slice_of(const char *text);                 /* of a NUL-terminated 
 bool slice_equal(struct slice a, struct slice b);        /* same bytes; not constant time */
 bool slice_equal_nocase(struct slice a, struct slice b); /* ASCII letters compared without case */
 bool slice_starts(struct slice s, struct slice prefix);
+size_t slice_plain_prefix(struct slice s); /* how many bytes at its start are printable ASCII, U+0020 to U+007E */
 /* How many letters to insert, delete, replace, or swap with the next one, to make b of a, without regard to ASCII case: how near
  * is a slip of the finger? SIZE_MAX where one of them is longer than SLICE_DISTANCE_MAX. */
 #define SLICE_DISTANCE_MAX 64

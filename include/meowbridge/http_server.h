@@ -95,6 +95,9 @@ uint16_t http_server_port(const struct http_server *server); /* the bound one; 0
 MUST_CHECK enum err http_server_reload_tls(struct http_server *server, const char *certificate_file, const char *key_file,
                                            struct error *why);
 
+/* Could a server be opened with them? ERR_CONFIG names the file at fault; ERR_MEMORY. */
+MUST_CHECK enum err http_server_try_tls(const char *certificate_file, const char *key_file, struct error *why);
+
 /* --- of a request, in its loop thread, until it is answered --- */
 
 struct slice http_request_method(const struct http_request *request);

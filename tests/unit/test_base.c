@@ -60,6 +60,23 @@ static void letters_are_compared_without_case_up_to_the_last_byte(void **state)
     assert_false(slice_equal_nocase(SLICE("\xc3\x84"), SLICE("\xc3\xa4")));
 }
 
+static void a_prefix_is_plain_up_to_the_first_byte_that_is_not(void **state)
+{
+    (void)state;
+    for (int byte = 0; byte < 256; byte++) {
+        const bool is_plain = byte >= 0x20 && byte <= 0x7e;
+        for (size_t size = 0; size <= 20; size++) {
+            for (size_t at = 0; at < size; at++) {
+                char text[20];
+                memset(text, at % 2 ? ' ' : '~', sizeof text);
+                text[at] = (char)byte;
+                assert_int_equal(slice_plain_prefix((struct slice){text, size}), is_plain ? size : at);
+            }
+        }
+    }
+    assert_int_equal(slice_plain_prefix((struct slice){NULL, 0}), 0);
+}
+
 static void the_distance_of_two_words_counts_slips_of_the_finger(void **state)
 {
     (void)state;
@@ -269,6 +286,7 @@ int main(void)
         cmocka_unit_test(a_taken_buffer_is_a_string_even_when_nothing_was_appended),
         cmocka_unit_test(numbers_are_digits_without_overflow),
         cmocka_unit_test(letters_are_compared_without_case_up_to_the_last_byte),
+        cmocka_unit_test(a_prefix_is_plain_up_to_the_first_byte_that_is_not),
         cmocka_unit_test(the_distance_of_two_words_counts_slips_of_the_finger),
         cmocka_unit_test(hex_takes_either_case_and_the_exact_length_only),
         cmocka_unit_test(utf8_is_decoded_strictly_but_for_surrogates),

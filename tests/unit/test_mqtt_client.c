@@ -1081,6 +1081,56 @@ static void a_broker_that_sends_and_does_not_read_is_left(void **state)
     stop_peer(&peer);
 }
 
+static atomic_bool may_acknowledge_more;
+
+/* Takes 32 messages, acknowledges the first, and when told 20 more in one piece. */
+static void acknowledge_in_two_pieces(struct peer *peer)
+{
+    char pubacks[20 * 4];
+    peer_packet(peer, &peer->connect);
+    PEER_SEND(peer, ACCEPTED);
+    for (int i = 0; i < 32; i++) {
+        peer_packet(peer, &peer->publish);
+    }
+    PEER_SEND(peer, "\x40\x02\x00\x01");
+    while (!may_acknowledge_more) {
+        usleep(1000);
+    }
+    for (size_t i = 0; i < 20; i++) {
+        memcpy(pubacks + 4 * i, (char[]){0x40, 2, 0, (char)(i + 2)}, 4);
+    }
+    peer_send(peer, pubacks, sizeof pubacks);
+    peer_wait_for_end(peer);
+}
+
+static void answers_wait_for_each_other_no_longer_than_patience_lasts(void **state)
+{
+    (void)state;
+    enum { PATIENCE_MS = 700 }; /* less than a tick */
+    static struct peer peer;
+    may_acknowledge_more = false;
+    start_peer(&peer, acknowledge_in_two_pieces, NULL, 0);
+    struct mqtt_client_options options = options_for(peer.port);
+    options.window = 32;
+    options.ack_patience_ms = PATIENCE_MS;
+    struct mqtt_client *client = connected_client(&options);
+    turn(client); /* it looks once more for what has come with CONNACK */
+    for (int i = 0; i < 32; i++) {
+        publish(client, "a", "b", 1);
+    }
+    int64_t begin_ms = clock_mono_ms();
+    assert_int_equal(expect(client, MQTT_CLIENT_ACKED).mid, 1); /* alone: its time has come */
+    assert_in_range(clock_mono_ms() - begin_ms, PATIENCE_MS - 10, DEADLINE_MS);
+    begin_ms = clock_mono_ms();
+    may_acknowledge_more = true;
+    for (int i = 0; i < 20; i++) { /* enough of them: at once */
+        assert_int_equal(expect(client, MQTT_CLIENT_ACKED).mid, i + 2);
+    }
+    assert_in_range(clock_mono_ms() - begin_ms, 0, PATIENCE_MS - 10);
+    mqtt_client_close(&client);
+    stop_peer(&peer);
+}
+
 static void a_puback_cut_anywhere_is_the_end(void **state)
 {
     (void)state;
@@ -2086,6 +2136,7 @@ int main(void)
         cmocka_unit_test(an_answer_in_drips_is_taken),
         cmocka_unit_test(messages_that_nobody_asked_for_are_confirmed_and_thrown_away),
         cmocka_unit_test(a_broker_that_sends_and_does_not_read_is_left),
+        cmocka_unit_test(answers_wait_for_each_other_no_longer_than_patience_lasts),
         cmocka_unit_test(a_puback_cut_anywhere_is_the_end),
         cmocka_unit_test(qos_0_is_acknowledged_when_written),
         cmocka_unit_test(qos_0_counts_as_in_flight_until_the_socket_has_taken_it),
