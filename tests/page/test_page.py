@@ -1,5 +1,5 @@
-"""The page in a real Chromium (Debian's), driven by playwright-core. PLAYWRIGHT_ROOT: the folder where npm installed it; by hand
-`npm install --prefix build/page --no-save playwright-core@1.65.1`."""
+"""The page in a real Chromium (Debian's), driven by playwright-core. PLAYWRIGHT_ROOT: the folder where npm installed it, as
+scripts/test does."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def test_the_page_shows_events_live_as_text_and_replays_a_dead_one_by_a_click(br
     subscriber = subscribers(broker.port, "#")
     routes = [{"event": name, "topics": ["meowflow/{event}"]} for name in ("a.*", "<*")]
     bridge = bridges(broker, config={"routes": routes}).connected()
-    root = os.environ.get("PLAYWRIGHT_ROOT", os.path.join(HERE, "../../build/page"))
+    root = os.environ.get("PLAYWRIGHT_ROOT", os.path.join(HERE, "../../build/npm"))
     command = ["node", os.path.join(HERE, "page.mjs"), f"http://127.0.0.1:{bridge.admin_port}/"]
     if os.environ.get("MEOWBRIDGE_SHOTS"):
         command.append(os.environ["MEOWBRIDGE_SHOTS"])
