@@ -3,18 +3,42 @@
 #include "meowbridge/clock.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_LINE 8192
 
 static _Atomic enum log_level current_level = LOG_INFO;
 static enum log_format current_format = LOG_TEXT;
+static bool tells_priority;
+
+/* JOURNAL_STREAM is device and inode of the stream that was given; it may have been redirected since. */
+static bool is_journal_stream(void)
+{
+    const char *given = getenv("JOURNAL_STREAM");
+    struct stat stream;
+    char ours[64];
+    if (!given || fstat(STDERR_FILENO, &stream)) {
+        return false;
+    }
+    snprintf(ours, sizeof ours, "%llu:%llu", (unsigned long long)stream.st_dev, (unsigned long long)stream.st_ino);
+    return strcmp(given, ours) == 0;
+}
 
 void log_open(enum log_level level, enum log_format format)
 {
     current_format = format;
+    tells_priority = is_journal_stream();
     log_set_level(level);
+}
+
+const char *log_priority(enum log_level level)
+{
+    static const char *const priorities[] = {"<3>", "<4>", "<6>", "<7>"}; /* syslog's: err, warning, info, debug */
+    return tells_priority || is_journal_stream() ? priorities[level] : "";
 }
 
 void log_set_level(enum log_level level)
@@ -54,7 +78,7 @@ static void append_text(struct buf *line, const char *time, enum log_level level
                         const struct log_field *fields)
 {
     static const char *const names[] = {"ERROR", "WARN", "INFO", "DEBUG"};
-    buf_appendf(line, "%s %s %s", time, names[level], message);
+    buf_appendf(line, "%s%s %s %s", tells_priority ? log_priority(level) : "", time, names[level], message);
     for (; fields->name; fields++) {
         buf_appendf(line, " %s=", fields->name);
         append_text_value(line, fields);

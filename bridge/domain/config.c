@@ -166,8 +166,8 @@ static struct loader *loader_open(const char *file)
     return l;
 }
 
-static enum err load(struct config **out, const char *path, bool only_looks, struct config_errors *errors,
-                     struct config_errors *warnings)
+static enum err load(struct config **out, const char *path, bool only_looks, const struct config_trials *trials,
+                     struct config_errors *errors, struct config_errors *warnings)
 {
     *out = NULL;
     *errors = *warnings = (struct config_errors){0};
@@ -178,6 +178,7 @@ static enum err load(struct config **out, const char *path, bool only_looks, str
         return ERR_MEMORY;
     }
     l->only_looks = only_looks;
+    l->trials = trials;
     bool whole = !path || loader_read_file(l);
     load_environment(l);
     if (whole && !l->no_memory) {
@@ -197,13 +198,19 @@ static enum err load(struct config **out, const char *path, bool only_looks, str
 
 enum err config_load(struct config **out, const char *path, struct config_errors *errors, struct config_errors *warnings)
 {
-    return load(out, path, false, errors, warnings);
+    return load(out, path, false, NULL, errors, warnings);
+}
+
+enum err config_load_and_try(struct config **out, const char *path, const struct config_trials *trials,
+                             struct config_errors *errors, struct config_errors *warnings)
+{
+    return load(out, path, false, trials, errors, warnings);
 }
 
 enum err config_load_to_look(struct config **out, const char *path, struct config_errors *errors)
 {
     struct config_errors warnings;
-    enum err err = load(out, path, true, errors, &warnings);
+    enum err err = load(out, path, true, NULL, errors, &warnings);
     config_errors_free(&warnings);
     return err;
 }

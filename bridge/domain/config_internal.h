@@ -159,7 +159,8 @@ struct loader {
     struct config *config;
     struct scope top, apps[CONFIG_MAX_APPS], routes[CONFIG_MAX_ROUTES];
     struct problems errors, warnings;
-    bool only_looks; /* config_load_to_look: what concerns secrets is no mistake */
+    const struct config_trials *trials; /* NULL: none */
+    bool only_looks;                    /* config_load_to_look: what concerns secrets is no mistake */
     bool no_memory;
 };
 

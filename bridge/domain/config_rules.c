@@ -78,6 +78,64 @@ static void check_pair(struct loader *l, const char *first, const char *second)
     }
 }
 
+/* The place is that of the file that the sentence names first. */
+static void reject_named(struct loader *l, const char *const *paths, size_t count, const char *text)
+{
+    const char *first = NULL;
+    size_t named = 0;
+    for (size_t i = 0; i < count; i++) {
+        const size_t index = options_index(&config_options, paths[i]);
+        const char *file = *option_string(&config_options.options[index], l->top.base);
+        const char *at = file[0] ? strstr(text, file) : NULL;
+        if (at && (!first || at < first)) {
+            first = at;
+            named = i;
+        }
+    }
+    reject_at(l, &l->top, paths[named], TONE_PLAIN, text);
+}
+
+/* Files that are there but cannot be used: only where nothing else is wrong with them. */
+static bool are_judged(const struct loader *l, const char *const *paths, size_t count)
+{
+    bool judged = true;
+    for (size_t i = 0; i < count; i++) {
+        judged = judged && is_judged(&l->top, paths[i]);
+    }
+    return judged;
+}
+
+static void try_http_files(struct loader *l)
+{
+    static const char *const paths[] = {"http.tls.certificate_file", "http.tls.key_file"};
+    const struct config *config = l->config;
+    struct error why;
+    if (!are_judged(l, paths, 2) || !config->http.tls_certificate_file[0]) {
+        return;
+    }
+    enum err err = l->trials->http(config->http.tls_certificate_file, config->http.tls_key_file, &why);
+    l->no_memory = l->no_memory || err == ERR_MEMORY;
+    if (err == ERR_CONFIG) {
+        reject_named(l, paths, 2, why.text);
+    }
+}
+
+static void try_mqtt_files(struct loader *l)
+{
+    static const char *const paths[] = {"mqtt.tls.ca_file", "mqtt.tls.certificate_file", "mqtt.tls.key_file"};
+    const struct config *config = l->config;
+    struct error why;
+    if (!are_judged(l, paths, 3) || (!config->mqtt.tls_ca_file[0] && !config->mqtt.tls_certificate_file[0])) {
+        return;
+    }
+    enum err err =
+        l->trials->mqtt(config->mqtt.tls_ca_file, config->mqtt.tls_certificate_file, config->mqtt.tls_key_file, &why);
+    l->no_memory = l->no_memory || err == ERR_MEMORY;
+    if (err == ERR_CONFIG) {
+        reject_named(l, paths, 3, why.text);
+    }
+}
+
 static void check_listeners(struct loader *l)
 {
     struct config *config = l->config;
@@ -240,6 +298,10 @@ void loader_check_whole(struct loader *l)
     check_pair(l, "mqtt.tls.certificate_file", "mqtt.tls.key_file");
     check_listeners(l);
     check_mqtt(l);
+    if (l->trials) {
+        try_http_files(l);
+        try_mqtt_files(l);
+    }
     check_apps(l);
     check_routes(l);
 }

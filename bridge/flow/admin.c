@@ -1,6 +1,7 @@
 #include "admin_internal.h"
 
 #include "meowbridge/clock.h"
+#include "meowbridge/heartbeat.h"
 #include "meowbridge/log.h"
 
 #include <stdio.h>
@@ -12,7 +13,11 @@
 static void serve_live(struct admin *admin, struct http_request *request)
 {
     (void)admin;
-    answer_body(request, 200, "text/plain; charset=utf-8", SLICE("ok\n"));
+    struct buf late;
+    buf_init(&late, 8192);
+    bool alive = heartbeat_late(clock_mono_ms(), &late) == 0;
+    answer_body(request, alive ? 200 : 503, "text/plain; charset=utf-8", alive ? SLICE("ok\n") : buf_slice(&late));
+    buf_free(&late);
 }
 
 static void serve_ready(struct admin *admin, struct http_request *request)

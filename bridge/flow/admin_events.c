@@ -2,7 +2,6 @@
  * HTTP loop's thread, which serves nothing but this listener. */
 #include "admin_internal.h"
 
-#include "meowbridge/clock.h"
 #include "meowbridge/jsonscan.h"
 #include "meowbridge/rfc3339.h"
 
@@ -150,93 +149,6 @@ void serve_events(struct admin *admin, struct http_request *request)
 
 /* --- one event whole --- */
 
-static void append_member(struct buf *out, const char *name, struct slice text)
-{
-    buf_appendf(out, ",\"%s\":", name);
-    if (text.size > 0) {
-        buf_append_json_string(out, text);
-    } else {
-        buf_append_text(out, "null");
-    }
-}
-
-static void append_time_member(struct buf *out, const char *name, int64_t wall_ms)
-{
-    char text[CLOCK_RFC3339_SIZE] = "";
-    if (wall_ms > 0) {
-        clock_rfc3339(wall_ms, text);
-    }
-    append_member(out, name, slice_of(text));
-}
-
-static void append_number_member(struct buf *out, const char *name, uint64_t number)
-{
-    buf_appendf(out, number > 0 ? ",\"%s\":%" PRIu64 : ",\"%s\":null", name, number);
-}
-
-/* The text as it is, as a JSON string: no number in it is read by anybody. Cut at a character's end. */
-static void append_shown(struct buf *out, const char *name, struct slice text)
-{
-    size_t size = text.size < MAX_SHOWN ? text.size : MAX_SHOWN;
-    while (size > 0 && size < text.size && ((unsigned char)text.data[size] & 0xc0) == 0x80) {
-        size--;
-    }
-    append_member(out, name, (struct slice){text.data, size});
-    buf_appendf(out, ",\"%sBytes\":%zu", name, text.size);
-}
-
-/* What the routes of now make of it; what was sent may have been by other ones. */
-static void append_messages(struct admin *admin, const struct event *event, struct buf *out)
-{
-    struct message_list *list = calloc(1, sizeof *list);
-    if (!list || !admin->routes) {
-        free(list);
-        buf_append_text(out, ",\"messages\":[],\"unroutable\":\"out of memory\"");
-        return;
-    }
-    message_list_init(list);
-    enum route_verdict verdict = route_render(admin->routes, event, clock_wall_ms(), list);
-    buf_append_text(out, ",\"messages\":[");
-    for (size_t i = 0; i < list->count; i++) {
-        const struct message *message = &list->items[i];
-        buf_append_text(out, i > 0 ? ",{\"topic\":" : "{\"topic\":");
-        buf_append_json_string(out, message->topic);
-        buf_appendf(out, ",\"qos\":%d,\"retain\":%s,\"bytes\":%zu,\"expired\":%s,\"contentType\":", message->qos,
-                    message->retain ? "true" : "false", message->payload.size, message->has_run_out ? "true" : "false");
-        buf_append_json_string(out, message->content_type);
-        buf_append_char(out, '}');
-    }
-    buf_append_char(out, ']');
-    append_member(out, "unroutable", slice_of(verdict == ROUTE_OK ? NULL : route_verdict_text(verdict)));
-    message_list_free(list);
-    free(list);
-}
-
-static void append_whole(struct admin *admin, struct listed_event *listed, struct buf *out)
-{
-    const struct journal_view_event *stored = &listed->stored;
-    struct event *event = &listed->event;
-    event->accepted_ms = stored->accepted_ms;
-    event->seq = stored->seq;
-    event->is_replay = stored->replay_of > 0;
-    event_list_append_json(out, listed);
-    if (out->size > 0 && !out->failed) {
-        out->data[--out->size] = 0; /* its bracket: more members follow */
-    }
-    append_number_member(out, "replayOf", stored->replay_of);
-    append_number_member(out, "movedTo", stored->moved_to);
-    append_time_member(out, "diedAt", stored->died_ms);
-    append_member(out, "pushTime", event->push_time);
-    append_member(out, "traceparent", event->traceparent);
-    append_member(out, "tracestate", event->tracestate);
-    if (listed->is_readable) {
-        append_messages(admin, event, out);
-        append_shown(out, "payload", event->payload);
-    }
-    append_shown(out, "body", stored->body);
-    buf_append_text(out, "}\n");
-}
-
 void serve_event(struct admin *admin, struct http_request *request)
 {
     struct slice path = http_request_path(request), prefix = SLICE("/api/events/");
@@ -260,7 +172,8 @@ void serve_event(struct admin *admin, struct http_request *request)
     buf_init(&scratch, SIZE_MAX / 2);
     buf_init(&text, 16 << 20);
     event_list_decode(&listed, &stored, &scratch);
-    append_whole(admin, &listed, &text);
+    event_list_append_whole_json(&text, &listed, admin->routes, MAX_SHOWN);
+    buf_append_char(&text, '\n');
     answer_json(request, &text);
     buf_free(&scratch);
 }

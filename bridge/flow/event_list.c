@@ -4,6 +4,7 @@
 #include "meowbridge/route.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 
 void event_list_decode(struct listed_event *out, const struct journal_view_event *stored, struct buf *scratch)
 {
@@ -76,5 +77,97 @@ void event_list_append_json(struct buf *out, const struct listed_event *event)
     if (event->stored.state == JOURNAL_DEAD) {
         append_member(out, "reason", event->stored.reason);
     }
+    buf_append_char(out, '}');
+}
+
+unsigned event_list_attempts(const struct journal_view_event *stored)
+{
+    return stored->replays + (stored->state != JOURNAL_PENDING);
+}
+
+/* --- one event whole --- */
+
+static void append_text_or_null(struct buf *out, const char *name, struct slice text)
+{
+    buf_appendf(out, ",\"%s\":", name);
+    if (text.size > 0) {
+        buf_append_json_string(out, text);
+    } else {
+        buf_append_text(out, "null");
+    }
+}
+
+static void append_time_member(struct buf *out, const char *name, int64_t wall_ms)
+{
+    char text[CLOCK_RFC3339_SIZE] = "";
+    if (wall_ms > 0) {
+        clock_rfc3339(wall_ms, text);
+    }
+    append_text_or_null(out, name, slice_of(text));
+}
+
+static void append_number_member(struct buf *out, const char *name, uint64_t number)
+{
+    buf_appendf(out, number > 0 ? ",\"%s\":%" PRIu64 : ",\"%s\":null", name, number);
+}
+
+/* The text as it is, as a JSON string: no number in it is read by anybody. Cut at a character's end. */
+static void append_shown(struct buf *out, const char *name, struct slice text, size_t max)
+{
+    size_t size = text.size < max ? text.size : max;
+    while (size > 0 && size < text.size && ((unsigned char)text.data[size] & 0xc0) == 0x80) {
+        size--;
+    }
+    append_text_or_null(out, name, (struct slice){text.data, size});
+    buf_appendf(out, ",\"%sBytes\":%zu", name, text.size);
+}
+
+/* What the routes of now make of it; what was sent may have been by other ones. */
+static void append_messages(struct route_table *routes, const struct event *event, struct buf *out)
+{
+    struct message_list *list = calloc(1, sizeof *list);
+    if (!list || !routes) {
+        free(list);
+        buf_append_text(out, ",\"messages\":[],\"unroutable\":\"out of memory\"");
+        return;
+    }
+    message_list_init(list);
+    enum route_verdict verdict = route_render(routes, event, clock_wall_ms(), list);
+    buf_append_text(out, ",\"messages\":[");
+    for (size_t i = 0; i < list->count; i++) {
+        const struct message *message = &list->items[i];
+        buf_append_text(out, i > 0 ? ",{\"topic\":" : "{\"topic\":");
+        buf_append_json_string(out, message->topic);
+        buf_appendf(out, ",\"qos\":%d,\"retain\":%s,\"bytes\":%zu,\"expired\":%s,\"contentType\":", message->qos,
+                    message->retain ? "true" : "false", message->payload.size, message->has_run_out ? "true" : "false");
+        buf_append_json_string(out, message->content_type);
+        buf_append_char(out, '}');
+    }
+    buf_append_char(out, ']');
+    append_text_or_null(out, "unroutable", slice_of(verdict == ROUTE_OK ? NULL : route_verdict_text(verdict)));
+    message_list_free(list);
+    free(list);
+}
+
+void event_list_append_whole_json(struct buf *out, struct listed_event *listed, struct route_table *routes, size_t max_shown)
+{
+    const struct journal_view_event *stored = &listed->stored;
+    const struct event *event = &listed->event;
+    event_list_append_json(out, listed);
+    if (out->size > 0 && !out->failed) {
+        out->data[--out->size] = 0; /* its bracket: more members follow */
+    }
+    buf_appendf(out, ",\"attempts\":%u", event_list_attempts(stored));
+    append_number_member(out, "replayOf", stored->replay_of);
+    append_number_member(out, "movedTo", stored->moved_to);
+    append_time_member(out, "diedAt", stored->died_ms);
+    append_text_or_null(out, "pushTime", event->push_time);
+    append_text_or_null(out, "traceparent", event->traceparent);
+    append_text_or_null(out, "tracestate", event->tracestate);
+    if (listed->is_readable) {
+        append_messages(routes, event, out);
+        append_shown(out, "payload", event->payload, max_shown);
+    }
+    append_shown(out, "body", stored->body, max_shown);
     buf_append_char(out, '}');
 }

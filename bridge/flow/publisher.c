@@ -8,6 +8,8 @@
  * thread has not been woken already. */
 #include "meowbridge/publisher.h"
 
+#include "meowbridge/clock.h"
+#include "meowbridge/heartbeat.h"
 #include "meowbridge/log.h"
 #include "publisher_line.h"
 #include "publisher_uplink.h"
@@ -96,7 +98,8 @@ static short wait_for_work(struct publisher *publisher)
     struct pollfd fds[2] = {{.fd = publisher->wake_fd, .events = POLLIN}};
     int timeout_ms;
     uplink_poll(publisher->uplink, &fds[1], &timeout_ms);
-    if (poll(fds, 2, timeout_ms) <= 0) {
+    int longest_ms = heartbeat_sleep_ms();
+    if (poll(fds, 2, timeout_ms < 0 || timeout_ms > longest_ms ? longest_ms : timeout_ms) <= 0) {
         return 0;
     }
     if (fds[0].revents) { /* by what poll says, not by is_awake: the ring that set it may write only now */
@@ -111,11 +114,15 @@ static void *run(void *arg)
 {
     struct publisher *publisher = arg;
     short revents = 0;
+    struct heartbeat heartbeat;
+    heartbeat_begin(&heartbeat, "publisher", clock_mono_ms());
     for (;;) {
+        heartbeat_beat(&heartbeat, clock_mono_ms());
         take_orders(publisher);
         uplink_turn(publisher->uplink, revents);
         tell_state(publisher);
         if (uplink_is_over(publisher->uplink)) {
+            heartbeat_end(&heartbeat);
             return NULL;
         }
         revents = wait_for_work(publisher);

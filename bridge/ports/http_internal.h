@@ -30,6 +30,7 @@
 #include "http_listen.h"
 #include "http_parser.h"
 #include "http_tls.h"
+#include "meowbridge/heartbeat.h"
 #include "meowbridge/http_server.h"
 
 #include <poll.h>
@@ -106,6 +107,7 @@ struct http_loop {
     unsigned index;
     int wake_fd, mhd_fd;
     pthread_t thread;
+    struct heartbeat heartbeat;
     struct MHD_Daemon *daemon;
     struct http_connection *connections;
     struct http_connection *entering; /* while MHD_add_connection runs */

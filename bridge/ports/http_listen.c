@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -62,6 +63,16 @@ static int listening_socket(const struct sockaddr *address, socklen_t size)
     return -1;
 }
 
+static uint16_t bound_port(int fd)
+{
+    struct sockaddr_storage bound = {0};
+    socklen_t size = sizeof bound;
+    getsockname(fd, (struct sockaddr *)&bound, &size);
+    return bound.ss_family == AF_INET6  ? ntohs(((const struct sockaddr_in6 *)&bound)->sin6_port)
+           : bound.ss_family == AF_INET ? ntohs(((const struct sockaddr_in *)&bound)->sin_port)
+                                        : 0;
+}
+
 static enum err open_tcp(struct http_listener *listener, const struct http_server_options *options, struct error *why)
 {
     const char *host = options->host;
@@ -80,12 +91,20 @@ static enum err open_tcp(struct http_listener *listener, const struct http_serve
     if (listener->fd < 0) {
         return cannot_listen(options, name, error, why);
     }
-    struct sockaddr_storage bound = {0};
-    socklen_t size = sizeof bound;
-    getsockname(listener->fd, (struct sockaddr *)&bound, &size);
-    /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): zeros, if getsockname fails */
-    listener->port = ntohs(bound.ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)&bound)->sin6_port
-                                                       : ((const struct sockaddr_in *)&bound)->sin_port);
+    listener->port = bound_port(listener->fd);
+    return ERR_NONE;
+}
+
+/* The file of a Unix socket is that of who made it. */
+static enum err take_given(struct http_listener *listener, int fd, struct error *why)
+{
+    int on = 1, flags = fcntl(fd, F_GETFL);
+    listener->fd = fd;
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC)) {
+        return error_set(why, ERR_IO, "cannot use the socket that was given: %s", strerror(errno));
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails on a Unix socket, which needs none */
+    listener->port = bound_port(fd);
     return ERR_NONE;
 }
 
@@ -140,6 +159,9 @@ static enum err open_unix(struct http_listener *listener, const struct http_serv
 enum err http_listener_open(struct http_listener *listener, const struct http_server_options *options, struct error *why)
 {
     *listener = (struct http_listener){.fd = -1};
+    if (options->listen_fd > 0) {
+        return take_given(listener, options->listen_fd, why);
+    }
     return options->is_unix ? open_unix(listener, options, why) : open_tcp(listener, options, why);
 }
 

@@ -204,7 +204,7 @@ static int64_t earlier(int64_t a, int64_t b)
 static int poll_timeout(struct http_loop *loop, bool accepts)
 {
     MHD_UNSIGNED_LONG_LONG mhd_ms;
-    int64_t until_ms = INT64_MAX;
+    int64_t until_ms = loop->now_ms + heartbeat_sleep_ms();
     if (MHD_get_timeout(loop->daemon, &mhd_ms) == MHD_YES) {
         until_ms = earlier(until_ms, loop->now_ms + (int64_t)(mhd_ms < INT32_MAX ? mhd_ms : INT32_MAX));
     }
@@ -218,7 +218,7 @@ static int poll_timeout(struct http_loop *loop, bool accepts)
         until_ms = earlier(until_ms, loop->settle_ms);
     }
     int64_t wait_ms = until_ms - loop->now_ms;
-    return until_ms == INT64_MAX ? -1 : wait_ms < 0 ? 0 : (int)earlier(wait_ms, INT32_MAX);
+    return wait_ms < 0 ? 0 : (int)wait_ms;
 }
 
 /* Sleeps until there is something to do. True if connections wait to be accepted. */
@@ -231,6 +231,7 @@ static bool wait_for_work(struct http_loop *loop)
     size_t lingering = http_linger_poll_set(&loop->linger, loop->fds + HTTP_FIXED_FDS);
     int ready = poll(loop->fds, HTTP_FIXED_FDS + lingering, poll_timeout(loop, accepts));
     loop->now_ms = clock_mono_ms();
+    heartbeat_beat(&loop->heartbeat, loop->now_ms);
     if (ready < 0) {
         return false;
     }
@@ -280,10 +281,12 @@ static void *loop_main(void *argument)
     snprintf(name, sizeof name, "%.10s-%u", loop->server->options.name, loop->index);
     pthread_setname_np(pthread_self(), name);
     loop->now_ms = clock_mono_ms();
+    heartbeat_begin(&loop->heartbeat, name, loop->now_ms);
     while (!atomic_load(&loop->server->is_stopping)) {
         turn(loop);
     }
     end(loop);
+    heartbeat_end(&loop->heartbeat);
     return NULL;
 }
 
@@ -513,4 +516,12 @@ enum err http_server_reload_tls(struct http_server *server, const char *certific
 {
     ASSERT(server->tls);
     return http_tls_reload(server->tls, certificate_file, key_file, why);
+}
+
+enum err http_server_try_tls(const char *certificate_file, const char *key_file, struct error *why)
+{
+    struct http_tls *tls = NULL;
+    enum err err = http_tls_open(&tls, certificate_file, key_file, why);
+    http_tls_close(&tls);
+    return err;
 }

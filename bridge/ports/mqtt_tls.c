@@ -121,7 +121,11 @@ static void note_failed_handshake(const SSL *ssl, struct mqtt_tls_session *sessi
     } else if (code) {
         note_trouble(session, openssl_reason(), NULL);
     } else if (!BIO_should_retry(SSL_get_rbio(ssl))) {
-        note_trouble(session, error ? strerror(error) : "the broker closed the connection", NULL);
+        note_trouble(session,
+                     error == ECONNRESET ? "the broker reset the connection"
+                     : error             ? strerror(error)
+                                         : "the broker closed the connection",
+                     NULL);
     }
 }
 

@@ -16,6 +16,7 @@
 #include "journal_internal.h"
 
 #include "meowbridge/clock.h"
+#include "meowbridge/heartbeat.h"
 #include "meowbridge/log.h"
 #include "meowbridge/metrics.h"
 
@@ -38,13 +39,12 @@ enum {
     REPLAY_LOOKS = 8192, /* numbers looked at for one piece of a replay */
     FRESH_KEYS = 16 * 1024,
     FRESH_BYTES = 64 * 1024 * 1024,
-    CHECKPOINT_BYTES = 2 * 1024 * 1024,
+    CHECKPOINT_BYTES = 1024 * 1024,
     LOG_ALARM_BYTES = 256 * 1024 * 1024,
     SLACK_BYTES = 16 * 1024 * 1024, /* at most, of max_bytes */
     PROBE_BYTES = 256 * 1024,
     PROBE_MS = 1000,
     SAVE_MS = 500,
-    IDLE_MS = 30 * 1000,
     MAKE_ROOM_MS = 1000, /* hardly ever more than a few, since trimming begins early */
     STEP_BACK_OFF_MS = 60 * 1000,
     LATENESS_MS = 5000, /* of retention, so that it deletes in bulk */
@@ -952,12 +952,12 @@ static int64_t idle_ms(struct sqlite_journal *j)
         return 0;
     }
     if (j->is_broken) {
-        return j->probe_ms > now_ms ? j->probe_ms - now_ms : 0;
+        return j->probe_ms > now_ms ? least(j->probe_ms - now_ms, heartbeat_sleep_ms()) : 0;
     }
     if (j->burials || j->replays || (is_unsaved(j) && j->is_full)) {
         return 0;
     }
-    int64_t wait_ms = IDLE_MS;
+    int64_t wait_ms = heartbeat_sleep_ms();
     if (is_unsaved(j)) {
         wait_ms = least(wait_ms, j->unsaved_ms + SAVE_MS - now_ms);
     }
@@ -990,11 +990,13 @@ static bool has_work(const struct batch *batch)
 }
 
 /* Waits for work and takes it. False when the journal stops and all is done that can be. */
-static bool collect(struct sqlite_journal *j, struct batch *batch)
+static bool collect(struct sqlite_journal *j, struct heartbeat *heartbeat, struct batch *batch)
 {
     pthread_mutex_lock(&j->lock);
+    heartbeat_beat(heartbeat, clock_mono_ms());
     for (int64_t ms; (ms = idle_ms(j)) > 0;) {
         sleep_until_woken(j, ms);
+        heartbeat_beat(heartbeat, clock_mono_ms());
     }
     take_batch(j, batch);
     bool goes_on = !j->stopping || (has_work(batch) && !j->is_broken);
@@ -1006,7 +1008,9 @@ static void *journal_thread(void *ctx)
 {
     struct sqlite_journal *j = ctx;
     struct batch batch;
-    while (collect(j, &batch)) {
+    struct heartbeat heartbeat;
+    heartbeat_begin(&heartbeat, "journal", clock_mono_ms());
+    while (collect(j, &heartbeat, &batch)) {
         if (j->is_broken) {
             probe(j);
             continue;
@@ -1024,6 +1028,7 @@ static void *journal_thread(void *ctx)
     struct error why;
     error_set(&why, ERR_CLOSED, "stopping");
     end_replays(j, &why);
+    heartbeat_end(&heartbeat);
     return NULL;
 }
 

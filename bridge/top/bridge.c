@@ -4,6 +4,7 @@
 #include "meowbridge/clock.h"
 #include "meowbridge/command.h"
 #include "meowbridge/config.h"
+#include "meowbridge/heartbeat.h"
 #include "meowbridge/http_server.h"
 #include "meowbridge/ingress.h"
 #include "meowbridge/journal.h"
@@ -11,11 +12,15 @@
 #include "meowbridge/metrics.h"
 #include "meowbridge/publisher.h"
 #include "meowbridge/sandbox.h"
+#include "meowbridge/supervisor.h"
 #include "meowbridge/topic.h"
 #include "meowbridge/version.h"
 
+#include "trials.h"
+
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +34,8 @@ struct bridge {
     struct publisher *woken; /* guarded by wake_lock: the publisher, while the journal may wake it */
 
     const char *config_path;
+    struct supervisor supervisor;
+    char told[400]; /* the last STATUS */
     struct config *config;
     struct route_table *routes;
     struct journal *journal;
@@ -156,14 +163,18 @@ static bool wants_mqtt_tls(const struct config *config)
     return wanted;
 }
 
-static struct http_server_options listener(const char *name, const struct listen_address *address)
+/* A socket that was given takes the place of the configured address. */
+static struct http_server_options listener(const char *name, const struct listen_address *configured,
+                                           const struct supervisor_socket *given)
 {
+    const struct listen_address *address = given->fd ? &given->address : configured;
     return (struct http_server_options){
         .name = name,
         .is_unix = address->is_unix,
         .host = address->host,
         .port = address->port,
         .unix_path = address->path,
+        .listen_fd = given->fd,
         .threads = 1,
     };
 }
@@ -286,7 +297,7 @@ static void log_listening(const char *what, const struct http_server_options *op
 static enum err start_http(struct bridge *bridge, struct error *why)
 {
     const struct config *config = bridge->config;
-    struct http_server_options options = listener("http", &config->http.listen);
+    struct http_server_options options = listener("http", &config->http.listen, &bridge->supervisor.http);
     options.threads = (unsigned)config->http.threads;
     options.max_body = (size_t)config->http.max_body;
     options.timeout_ms = config->http.timeout_ms;
@@ -308,6 +319,11 @@ static enum err start_http(struct bridge *bridge, struct error *why)
 static enum err start_admin(struct bridge *bridge, struct error *why)
 {
     const struct config *config = bridge->config;
+    const struct supervisor_socket *given = &bridge->supervisor.admin;
+    if (given->fd && !listen_is_local(&given->address) && config->admin.token.size == 0) {
+        return error_set(why, ERR_CONFIG,
+                         "the admin listener's socket (LISTEN_FDS) can be reached from elsewhere: it needs admin.token_file");
+    }
     const struct admin_options admin_options = {
         .journal = bridge->journal,
         .publisher = bridge->publisher,
@@ -321,7 +337,7 @@ static enum err start_admin(struct bridge *bridge, struct error *why)
     if (failed) {
         return failed;
     }
-    struct http_server_options options = listener("admin", &bridge->config->admin.listen);
+    struct http_server_options options = listener("admin", &config->admin.listen, given);
     options.max_body = 64 * 1024;
     options.timeout_ms = 15 * 1000;
     options.max_connections = 64;
@@ -396,7 +412,7 @@ static void say_lines(const struct buf *lines, const char *prefix)
 {
     for (const char *line = lines->data; line && *line;) {
         size_t size = strcspn(line, "\n");
-        fprintf(stderr, "%s%.*s\n", prefix, (int)size, line);
+        fprintf(stderr, "%s%s%.*s\n", log_priority(LOG_ERROR), prefix, (int)size, line);
         line += size + (line[size] == '\n');
     }
 }
@@ -466,7 +482,7 @@ static void reload(struct bridge *bridge)
     struct config *loaded = NULL;
     struct config_errors errors, warnings;
     struct error why = {0};
-    enum err failed = config_load(&loaded, bridge->config_path, &errors, &warnings);
+    enum err failed = config_load_and_try(&loaded, bridge->config_path, &config_trials, &errors, &warnings);
     if (failed) {
         log_lines(LOG_ERROR, "the configuration has a mistake", &errors.text);
         log_error("the configuration is not taken; the running one stays", LOG_INT("mistakes", errors.count));
@@ -485,10 +501,10 @@ static void reload(struct bridge *bridge)
 static enum err load_first(struct bridge *bridge)
 {
     struct config_errors errors, warnings;
-    enum err failed = config_load(&bridge->config, bridge->config_path, &errors, &warnings);
+    enum err failed = config_load_and_try(&bridge->config, bridge->config_path, &config_trials, &errors, &warnings);
     if (failed) {
         say_lines(&errors.text, errors.count ? "" : "meowbridge: ");
-        fprintf(stderr, "meowbridge: %s\n",
+        fprintf(stderr, "%smeowbridge: %s\n", log_priority(LOG_ERROR),
                 failed == ERR_CONFIG ? "the configuration is not usable; `meowbridge check` shows it without starting"
                                      : "out of memory");
     } else {
@@ -500,15 +516,83 @@ static enum err load_first(struct bridge *bridge)
     return failed;
 }
 
+/* --- what the supervisor is told --- */
+
+__attribute__((format(printf, 2, 3))) static void tell(struct bridge *bridge, const char *format, ...)
+{
+    char text[600];
+    struct error why;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    if (supervisor_tell(&bridge->supervisor, text, &why)) {
+        log_warn("the supervisor is not told", LOG_STR("reason", why.text));
+    }
+}
+
+/* One line for `systemctl status`. */
+static void tell_status(struct bridge *bridge)
+{
+    struct publisher_state publisher;
+    struct journal_state journal;
+    char text[sizeof bridge->told];
+    publisher_state(bridge->publisher, &publisher);
+    journal_state(bridge->journal, &journal);
+    snprintf(text, sizeof text, "%s %.150s, %llu pending, %llu dead%s%.120s",
+             publisher.connected ? "Connected to" : "Not connected to", publisher.broker,
+             (unsigned long long)(journal.last_seq - journal.cursor), (unsigned long long)journal.dead,
+             publisher.trouble[0] ? ": " : "", publisher.trouble);
+    if (strcmp(text, bridge->told) != 0) {
+        strcpy(bridge->told, text);
+        tell(bridge, "STATUS=%s", text);
+    }
+}
+
+/* The watchdog is fed only while every thread goes round. */
+static void look_after(struct bridge *bridge, size_t *stuck)
+{
+    struct buf late;
+    buf_init(&late, 4096);
+    size_t count = heartbeat_late(clock_mono_ms(), &late);
+    if (count > *stuck) {
+        log_lines(LOG_ERROR, "a thread hangs", &late);
+    } else if (count == 0 && *stuck > 0) {
+        log_info("all threads go on");
+    }
+    *stuck = count;
+    buf_free(&late);
+    if (count == 0) {
+        if (bridge->supervisor.watchdog_ms > 0) {
+            tell(bridge, "WATCHDOG=1");
+        }
+        tell_status(bridge);
+    }
+}
+
+/* The next signal, or 0 when it is time to look after the threads. */
+static int next_signal(const sigset_t *waited)
+{
+    int ms = heartbeat_sleep_ms();
+    const struct timespec patience = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+    int number = sigtimedwait(waited, NULL, &patience);
+    return number > 0 ? number : 0;
+}
+
 /* --- the whole --- */
 
 static void wait_for_the_end(struct bridge *bridge, const sigset_t *waited)
 {
+    size_t stuck = 0;
     for (;;) {
-        int number = sigwaitinfo(waited, NULL);
+        look_after(bridge, &stuck);
+        int number = next_signal(waited);
         if (number == SIGHUP) {
+            tell(bridge, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_mono_us());
             reload(bridge);
+            tell(bridge, "READY=1");
         } else if (number > 0) {
+            tell(bridge, "STOPPING=1\nSTATUS=Stopping");
             log_info("stopping", LOG_STR("signal", number == SIGTERM ? "SIGTERM" : "SIGINT"));
             return;
         }
@@ -523,7 +607,7 @@ int bridge_run(const char *config_path)
     block_signals(&waited);
     enum err failed = sandbox_drop_privileges(true, &why);
     if (failed) {
-        fprintf(stderr, "meowbridge: %s\n", why.text);
+        fprintf(stderr, "%smeowbridge: %s\n", log_priority(LOG_ERROR), why.text);
         return EXIT_FAILED;
     }
     failed = load_first(&bridge);
@@ -533,12 +617,17 @@ int bridge_run(const char *config_path)
     log_info("meowbridge starting", LOG_STR("version", MEOWBRIDGE_VERSION),
              LOG_STR("config", config_path ? config_path : "none"));
     failed = hide_environment(&why);
+    failed = failed ? failed : supervisor_open(&bridge.supervisor, &why);
+    if (!failed && bridge.supervisor.watchdog_ms > 0) {
+        heartbeat_set_limit(bridge.supervisor.watchdog_ms / 2);
+    }
     failed = failed ? failed : enter_sandbox(bridge.config, &why);
     failed = failed ? failed : start(&bridge, &why);
     if (failed) {
         log_error("meowbridge cannot start", LOG_STR("reason", why.text));
     } else {
         log_info("ready");
+        tell(&bridge, "READY=1");
         wait_for_the_end(&bridge, &waited);
     }
     stop(&bridge);

@@ -1,5 +1,7 @@
 #include "meowbridge/command.h"
 
+#include "trials.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -33,7 +35,7 @@ static int check(const char *path)
 {
     struct config *config;
     struct config_errors errors, warnings;
-    enum err err = config_load(&config, path, &errors, &warnings);
+    enum err err = config_load_and_try(&config, path, &config_trials, &errors, &warnings);
     print_lines(&errors.text, "");
     print_lines(&warnings.text, "warning: ");
     int status = err == ERR_CONFIG ? EXIT_USAGE : EXIT_FAILED;

@@ -29,7 +29,6 @@ static void append_time(struct buf *out, const char *name, int64_t wall_ms)
     append_field(out, name, slice_of(text));
 }
 
-/* Every replay is one more attempt; how often the publisher tried within one is in the bridge's log. */
 static void append_state(struct buf *out, const struct journal_view_event *stored)
 {
     buf_appendf(out, "%-12s %" PRIu64 "\n", "seq", stored->seq);
@@ -42,7 +41,7 @@ static void append_state(struct buf *out, const struct journal_view_event *store
     if (stored->state == JOURNAL_DEAD) {
         append_time(out, "dead since", stored->died_ms);
     }
-    buf_appendf(out, "%-12s %u", "attempts", stored->replays + (stored->state != JOURNAL_PENDING));
+    buf_appendf(out, "%-12s %u", "attempts", event_list_attempts(stored));
     if (stored->replay_of != 0) {
         buf_appendf(out, "; this is a replay of %" PRIu64, stored->replay_of);
     }
@@ -122,15 +121,32 @@ static void append_event(struct buf *out, const struct config *config, const str
     }
 }
 
-static int print_event(const struct config *config, const struct journal_view_event *stored, bool only_body)
+static void append_json(struct buf *out, const struct config *config, struct listed_event *event)
+{
+    struct error why;
+    struct route_table *table = NULL;
+    if (route_table_open(&table, config->routes, config->route_count, &why)) {
+        out->failed = true;
+        return;
+    }
+    event_list_append_whole_json(out, event, table, SIZE_MAX);
+    buf_append_char(out, '\n');
+    route_table_unref(&table);
+}
+
+enum form { FORM_TEXT, FORM_JSON, FORM_BODY };
+
+static int print_event(const struct config *config, const struct journal_view_event *stored, enum form form)
 {
     struct listed_event event;
     struct buf scratch, out;
     buf_init(&scratch, stored->body.size);
     buf_init(&out, MAX_TEXT);
     event_list_decode(&event, stored, &scratch);
-    if (only_body) {
+    if (form == FORM_BODY) {
         buf_append(&out, stored->body);
+    } else if (form == FORM_JSON) {
+        append_json(&out, config, &event);
     } else {
         append_event(&out, config, &event);
     }
@@ -145,7 +161,7 @@ static int print_event(const struct config *config, const struct journal_view_ev
     return done ? EXIT_DONE : EXIT_FAILED;
 }
 
-static int show(const struct config *config, uint64_t seq, bool only_body)
+static int show(const struct config *config, uint64_t seq, enum form form)
 {
     struct error why;
     struct journal_view *view = NULL;
@@ -156,7 +172,7 @@ static int show(const struct config *config, uint64_t seq, bool only_body)
     } else if (journal_view_open(&view, config->journal.path, &why) || journal_view_get(view, seq, &stored, &why)) {
         command_complain("%s", why.text);
     } else {
-        status = print_event(config, &stored, only_body);
+        status = print_event(config, &stored, form);
     }
     journal_view_close(&view);
     return status;
@@ -164,10 +180,11 @@ static int show(const struct config *config, uint64_t seq, bool only_body)
 
 int command_show(int argc, char **argv)
 {
-    const char *path = NULL, *body = NULL;
+    const char *path = NULL, *body = NULL, *json = NULL;
     const struct command_option options[] = {
         {'c', "config", "FILE", "the bridge's configuration; without it, defaults and variables", &path},
         {'b', "body", NULL, "the request body alone, byte for byte", &body},
+        {'j', "json", NULL, "one JSON object, payload and body in it as strings", &json},
         {0},
     };
     const struct command_usage usage = {
@@ -175,8 +192,9 @@ int command_show(int argc, char **argv)
         .arguments = "SEQ",
         .summary = "Shows one event of the journal whole: its fields, the topics that the routes give it now,\n"
                    "attempts, its last error, and the body as it was received. SEQ is its number in `events`.",
-        .details = "Example:\n"
-                   "  meowbridge show --body 17 | meowbridge route\n",
+        .details = "Examples:\n"
+                   "  meowbridge show --body 17 | meowbridge route\n"
+                   "  meowbridge show --json 17 | jq -r .messages[].topic\n",
         .options = options,
         .min_operands = 1,
         .max_operands = 1,
@@ -192,7 +210,7 @@ int command_show(int argc, char **argv)
     if (!command_number("SEQ", operands[0], 1, INT64_MAX, &seq) || !command_config(path, &config)) {
         return EXIT_USAGE;
     }
-    status = show(config, (uint64_t)seq, body != NULL);
+    status = show(config, (uint64_t)seq, body ? FORM_BODY : json ? FORM_JSON : FORM_TEXT);
     config_free(&config);
     return status;
 }

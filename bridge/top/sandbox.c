@@ -145,9 +145,11 @@ enum err sandbox_drop_privileges(bool keeps_low_ports, struct error *why)
         return error_set(why, ERR_IO, "cannot ask for or limit the capabilities: %s", strerror(errno));
     }
     unsigned kept = keeps_low_ports ? sets[0].permitted & 1u << CAP_NET_BIND_SERVICE : 0;
-    memset(sets, 0, sizeof sets);
-    sets[0].permitted = sets[0].effective = kept;
-    if (syscall(SYS_capset, &head, sets)) {
+    struct __user_cap_data_struct wanted[_LINUX_CAPABILITY_U32S_3] = {{.permitted = kept, .effective = kept}};
+    if (memcmp(sets, wanted, sizeof sets) == 0) {
+        return ERR_NONE; /* systemd's @privileged refuses the call itself */
+    }
+    if (syscall(SYS_capset, &head, wanted)) {
         return error_set(why, ERR_IO, "cannot give up the capabilities: %s", strerror(errno));
     }
     return ERR_NONE;

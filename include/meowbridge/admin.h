@@ -1,7 +1,7 @@
 /* admin: what the bridge says of itself by HTTP, and how it is mended (contract.md 6). On a listener of its own:
  *
  *   GET  /                 the page, for people
- *   GET  /livez, /healthz  200 as long as it answers
+ *   GET  /livez, /healthz  200 while all threads go round (heartbeat.h), whatever broker and disk say; else 503
  *   GET  /readyz           200, or 503 with a line for each reason; ?verbose: a line for each check
  *   GET  /metrics          Prometheus's text format
  *   GET  /api/status       JSON: everything at a glance, with the last hour by the minute

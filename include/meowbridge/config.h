@@ -102,6 +102,14 @@ struct config_errors {
  * Warnings that do not stop the start (a secret file that others can read) go to *warnings, one a line. */
 MUST_CHECK enum err config_load(struct config **out, const char *path, struct config_errors *errors,
                                 struct config_errors *warnings);
+/* The same, and certificates, keys and CAs are tried: those who know TLS are above this level. Each returns ERR_CONFIG with a
+ * sentence that names the file at fault; http is called with two files, mqtt with what is set, else "". */
+struct config_trials {
+    enum err (*http)(const char *certificate_file, const char *key_file, struct error *why);
+    enum err (*mqtt)(const char *ca_file, const char *certificate_file, const char *key_file, struct error *why);
+};
+MUST_CHECK enum err config_load_and_try(struct config **out, const char *path, const struct config_trials *trials,
+                                        struct config_errors *errors, struct config_errors *warnings);
 /* The same for a command that only looks at the journal or asks the running bridge, and that its user may run without access
  * to the secrets: they need not be there, and those of apps are not read. What can be read of the others is (admin.token). */
 MUST_CHECK enum err config_load_to_look(struct config **out, const char *path, struct config_errors *errors);

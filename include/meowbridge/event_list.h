@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct route_table;
+
 struct event_filter {
     struct journal_view_filter journal;
     struct slice name;   /* a pattern as in routes ('*' is any run of characters); empty: any */
@@ -37,5 +39,12 @@ MUST_CHECK enum err event_list_page(struct journal_view *view, const struct even
 /* Appends one JSON object: seq (an integer), id, appId, webhookId, event, objectId, state, receivedAt (RFC 3339) and, if dead,
  * reason. No newline. */
 void event_list_append_json(struct buf *out, const struct listed_event *event);
+
+/* Every replay is one more; how often the publisher tried within one is in the bridge's log. */
+unsigned event_list_attempts(const struct journal_view_event *stored);
+/* Appends it whole: the members above and attempts, replayOf, movedTo, diedAt, pushTime, traceparent, tracestate, messages (what
+ * these routes make of it now), unroutable, payload and body, both as JSON strings of their bytes, so that no number in them is
+ * read by anybody; of either no more than max_shown bytes, with payloadBytes and bodyBytes beside. What is not there is null. */
+void event_list_append_whole_json(struct buf *out, struct listed_event *listed, struct route_table *routes, size_t max_shown);
 
 #endif

@@ -65,7 +65,8 @@ struct http_server_options {
     const char *host;      /* numeric address, or */
     uint16_t port;         /* 0: any free one */
     const char *unix_path; /* a stale socket file is replaced; one in use is an error; removed at close */
-    unsigned threads;      /* loops, 1 to 64 */
+    int listen_fd;    /* 0: none; else a socket that listens already and takes the place of these. The server closes it */
+    unsigned threads; /* loops, 1 to 64 */
     const char *tls_certificate_file, *tls_key_file; /* PEM; both NULL or empty: no TLS. TLS 1.2 at least */
     size_t max_body;
     int64_t timeout_ms;
@@ -93,6 +94,9 @@ uint16_t http_server_port(const struct http_server *server); /* the bound one; 0
  * thread. */
 MUST_CHECK enum err http_server_reload_tls(struct http_server *server, const char *certificate_file, const char *key_file,
                                            struct error *why);
+
+/* Could a server be opened with them? ERR_CONFIG names the file at fault; ERR_MEMORY. */
+MUST_CHECK enum err http_server_try_tls(const char *certificate_file, const char *key_file, struct error *why);
 
 /* --- of a request, in its loop thread, until it is answered --- */
 

@@ -5,6 +5,7 @@
  *     {"time":"…","level":"info","message":"connected to the broker","url":"mqtt://127.0.0.1:1883","version":5}
  * A line is written with one write(2), so lines of several threads do not mix. What cannot be written is lost: logging never
  * blocks the work for long and never fails. Never log a secret, a signature, or (above debug) a payload.
+ * As text to the journal of systemd (JOURNAL_STREAM) a line begins with its priority, "<6>", which the journal takes off.
  * Any thread; log_open before the others start. */
 #ifndef MEOWBRIDGE_LOG_H
 #define MEOWBRIDGE_LOG_H
@@ -30,6 +31,8 @@ struct log_field {
 
 void log_open(enum log_level level, enum log_format format);
 void log_set_level(enum log_level level);
+/* What a text line of this level begins with: "<3>" where standard error is the journal's stream, else "". Also before log_open. */
+const char *log_priority(enum log_level level);
 bool log_enabled(enum log_level level);
 void log_emit(enum log_level level, const char *message, const struct log_field *fields);
 

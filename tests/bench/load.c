@@ -475,6 +475,8 @@ int main(int argc, char **argv)
     }
     sign_all(&load, events);
     connect_all(&load);
+    puts("start"); /* for who watches the machine meanwhile */
+    fflush(stdout);
     tool_cpu_reset();
     run(&load);
     if (load.duplicates_answered != load.duplicates_sent && load.settings.duplicate_share > 0) {

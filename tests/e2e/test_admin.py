@@ -562,12 +562,39 @@ def test_events_are_listed_filtered_and_paged(bridges, broker):
         assert answer.status == 400 and answer.headers["Content-Type"] == "application/problem+json", wrong
 
 
+def test_events_are_bounded_in_time(bridges):
+    bridge = bridges(config=PASSIVE)
+    assert bridge.post(event(id="1")).status == 200
+    (stored,) = ask(bridge, "/api/events").json["events"]
+    moment = stored["receivedAt"]
+    for query, count in ((f"since={moment}", 1), (f"until={moment}", 0), ("since=2020-01-01T08:00:00%2B08:00", 1), ("until=2020-01-01T00:00:00Z", 0),
+                         ("since=1577836800000&until=2999-01-01T00:00:00Z", 1)):
+        assert len(ask(bridge, f"/api/events?{query}").json["events"]) == count, query
+
+
+def test_a_hostile_event_stays_inside_its_string_everywhere(bridges):
+    bridge = bridges(config=PASSIVE)
+    stream = Stream(bridge)
+    wait_until(lambda: stream.values("status"), "the stream")
+    name = 'x\n\nevent: status\ndata: {}\r\n\u2028</script>"\\\u0085\x1b[31m\u202e'
+    assert bridge.post(event(event=name, appId='"} 1\nmeowbridge_fake 1\n', id="<i>", payload=b'"\\n\\ndata: {}</script>"')).status == 200
+    wait_until(lambda: stream.values("event"), "the event")
+    assert [e["event"] for e in stream.values("event")] == [name]
+    assert all("ready" in s for s in stream.values("status"))  # none of them is the event's
+    stream.close()
+    listed, whole = ask(bridge, "/api/events"), ask(bridge, "/api/events/1")
+    assert listed.json["events"][0]["event"] == whole.json["event"] == name and whole.json["id"] == "<i>"
+    assert not any("fake" in k or "x" == k for k in metrics(bridge))
+    shown = run("events", "-c", bridge.config_path)
+    assert shown.returncode == 0 and "\x1b" not in shown.stdout and len(shown.stdout.splitlines()) == 2
+
+
 def test_one_event_is_shown_whole_and_its_digits_are_untouched(bridges):
     bridge = bridges(config=PASSIVE)
     payload = b'{"id":152066840347062275,"price":1.50,"e":1E400,"t":"\\u55b5 \xe5\x96\xb5","a":[ 1,-0 ]}'
     assert bridge.post(event(id="7", payload=payload, event="w.<b>x", objectId="o")).status == 200
     whole = ask(bridge, "/api/events/1").json
-    assert whole["payload"] == payload.decode() and whole["payloadBytes"] == len(payload)
+    assert whole["payload"] == payload.decode() and whole["payloadBytes"] == len(payload) and whole["attempts"] == 0
     assert (whole["seq"], whole["id"], whole["event"], whole["state"], whole["objectId"]) == (1, "7", "w.<b>x", "pending", "o")
     assert [m["topic"] for m in whole["messages"]] == ["meowflow/w/<b>x"] and whole["messages"][0]["qos"] == 1
     assert json.loads(whole["body"])["pushTime"] == whole["pushTime"]

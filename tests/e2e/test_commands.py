@@ -97,6 +97,35 @@ def test_check_names_every_mistake_with_its_place_at_once(tmp_path):
     assert len(re.findall(rf"^{re.escape(str(config))}:\d+:\d+: ", done.stderr, re.M)) >= 5
 
 
+def test_check_and_serve_name_the_certificate_key_or_ca_that_cannot_be_used(tmp_path):
+    issued = harness.Certificates(tmp_path / "tls")
+    (certificate, key), (_, other) = issued.issue("one"), issued.issue("other")
+    nothing = tmp_path / "nothing.pem"
+    nothing.write_text("no PEM\n")
+    nothing.chmod(0o600)
+    good = {"http.tls.certificate_file": certificate, "http.tls.key_file": key, "mqtt.tls.ca_file": issued.ca,
+            "mqtt.tls.certificate_file": certificate, "mqtt.tls.key_file": key}
+
+    def tried(command, **changes):
+        files = {**good, **{name.replace("__", "."): str(path) for name, path in changes.items()}}
+        config = tmp_path / "c.json"
+        config.write_text(json.dumps({
+            "http": {"listen": "127.0.0.1:0", "tls": {k[9:]: v for k, v in files.items() if k.startswith("http.")}},
+            "mqtt": {"url": "mqtts://localhost", "tls": {k[9:]: v for k, v in files.items() if k.startswith("mqtt.")}}}, indent=1))
+        return run(command, "-c", config, env=SECRET, cwd=tmp_path)
+
+    assert tried("check").returncode == 0
+    for name in good:
+        done = tried("check", **{name.replace(".", "__"): nothing})
+        assert done.returncode == 2 and not done.stdout, done.stderr
+        assert re.search(rf"^{re.escape(str(tmp_path / 'c.json'))}:\d+:\d+: {name}: .*{re.escape(str(nothing))}", done.stderr, re.M), done.stderr
+    for name in ("http.tls.key_file", "mqtt.tls.key_file"):
+        done = tried("check", **{name.replace(".", "__"): other})
+        assert done.returncode == 2 and f": {name}: " in done.stderr and other in done.stderr, done.stderr
+    done = tried("serve", mqtt__tls__ca_file=nothing)
+    assert done.returncode == 2 and ": mqtt.tls.ca_file: " in done.stderr
+
+
 def test_the_reference_configurations_are_accepted(tmp_path):
     conf = os.path.join(os.path.dirname(__file__), "../../conf")
     for name in ("meowbridge.json", "minimal.json"):

@@ -244,6 +244,11 @@ def test_show_shows_an_event_whole(bridges, broker):
     assert only.stdout == body
     dead = run("show", "-c", bridge.config_path, 2).stdout
     assert re.search(r"^last error\s+no route matches$", dead, re.M) and re.search(r"^dead since\s+20", dead, re.M)
+    whole = json.loads(run("show", "-c", bridge.config_path, "--json", 1).stdout)
+    assert whole["body"].encode() == body and whole["payload"] == '{ "n" : 1.50,\n "id" : 152066840347062275 }'
+    assert (whole["seq"], whole["state"], whole["attempts"], [m["topic"] for m in whole["messages"]]) == (1, "published", 1, ["meowflow/good/one"])
+    whole = json.loads(run("show", "-c", bridge.config_path, "--json", 2).stdout)
+    assert whole["reason"] == whole["unroutable"] == "no route matches" and whole["messages"] == [] and whole["diedAt"].startswith("20")
     missing = run("show", "-c", bridge.config_path, 3)
     assert missing.returncode == 1 and "event 3 is not in the journal" in missing.stderr
 

@@ -1820,7 +1820,7 @@ static void a_tls_handshake_that_fails_is_told_at_once(void **state)
         const char *text;
     } cases[] = {{say_hello_in_plain, "wrong version number"},
                  {read_some, "the broker closed the connection"},
-                 {read_some_and_reset, ": Connection reset by peer"},
+                 {read_some_and_reset, ": the broker reset the connection"},
                  {read_and_stay, "no end of the TLS handshake for 0.5 s"}};
     struct mqtt_tls *tls = open_tls("ca.pem", NULL, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
