@@ -41,6 +41,7 @@ enum {
     ACKS_AWAITED_MIN = 8,   /* fewer are not worth waiting for */
     ACKS_AWAITED_MAX = 64,
     ACK_BYTES = 4,        /* the shortest PUBACK */
+    QUIET_PATIENCES = 10, /* a broker silent for so many times the patience is heard at its next word */
     RECEIVES_A_TURN = 64, /* a broker that floods us gets no more of a turn */
     SESSION_TAKEN_OVER = 0x8e,
 };
@@ -91,7 +92,8 @@ struct mqtt_client {
     struct unwritten *unwritten; /* in the order of sending */
     unsigned unwritten_first, unwritten_count;
     bool is_bursting;
-    size_t replies; /* bytes of answers to what the broker began, since all was sent */
+    size_t replies; /* bytes of answers to what the broker began, since replies_end was the end of what is sent */
+    uint64_t replies_end;
     bool is_behind; /* there is more to read than one turn took */
     size_t want;    /* bytes that the next packet is known to need */
 
@@ -211,7 +213,7 @@ static void fail(struct mqtt_client *client, int rc, int error)
     static const char *const phases[] = {
         [RESOLVING] = "cannot connect to",       [CONNECTING] = "cannot connect to",
         [TLS_HANDSHAKE] = "no TLS session with", [AWAITING_CONNACK] = "no MQTT session with",
-        [CONNECTED] = "lost the connection to",
+        [CONNECTED] = "lost the connection to",  [DISCONNECTING] = "no orderly end of the session with",
     };
     error = client->socket_error ? client->socket_error : error;
     client->closed.silent = is_silence(error);
@@ -612,6 +614,10 @@ static void take_connack(struct mqtt_client *client, const struct mqtt_packet *c
         finish(client, "%s: the broker refused the connection: %s (0x%02x)", client->where, refusal_text(code), code);
         return;
     }
+    if (mosquitto_want_write(client->library)) { /* the answer to a CONNECT of which we have yet to send the end */
+        fail_malformed(client);
+        return;
+    }
     client->limits = (struct mqtt_limits){
         .receive_maximum = connack->receive_maximum < client->window ? connack->receive_maximum : client->window,
         .maximum_packet_size = connack->maximum_packet_size,
@@ -636,10 +642,18 @@ static void take_puback(struct mqtt_client *client, const struct mqtt_packet *pu
     }
 }
 
+/* What is owed to a broker that does not read is bounded: the count begins anew as soon as all is sent that waited when it last began.
+ * (It must not wait for a moment with nothing to send: on a busy line there may be none for hours.) */
 static void reply(struct mqtt_client *client, enum mqtt_packet_type type, uint16_t id)
 {
+    if (client->state == DISCONNECTING) {
+        return; /* nothing may follow DISCONNECT (OASIS MQTT 5, 3.14.4) */
+    }
+    if (client->stream.sent >= client->replies_end) {
+        client->replies = 0;
+        client->replies_end = mqtt_stream_end(&client->stream) + 1; /* of this very answer a byte at least */
+    }
     size_t size = client->stream.out.size;
-    client->replies = mqtt_stream_unsent(&client->stream) > 0 ? client->replies : 0;
     mqtt_packet_append_ack(&client->stream.out, type, id);
     client->replies += client->stream.out.size - size;
     if (client->replies > UNSENT_MAX) {
@@ -669,7 +683,7 @@ static void take_pubcomp(struct mqtt_client *client, const struct mqtt_packet *p
     enum phase phase = client->phases[pubcomp->id];
     if (phase == PUBACK || phase == PUBREC) {
         fail_malformed(client);
-    } else if (phase != NOTHING) {
+    } else if (phase == PUBCOMP || phase == PUBCOMP_UNHEARD) {
         uint8_t code = pubcomp->reason_code;
         answered(client, pubcomp->id, code == 0 && phase == PUBCOMP_UNHEARD ? MQTT_REASON_UNHEARD : code);
     }
@@ -941,12 +955,14 @@ static int64_t next_deadline_ms(const struct mqtt_client *client)
 }
 
 /* A broker at full speed answers each message by itself, and each answer would wake us, at the broker's cost and ours. With half
- * of what is in flight answered, up to ACKS_AWAITED_MAX, there is enough to do; or after ack_patience_ms. */
+ * of what is in flight answered, up to ACKS_AWAITED_MAX, there is enough to do; or after ack_patience_ms. A broker that has been
+ * quiet for a while wakes us with its next word: looking for it every ack_patience_ms would be a spin as long as it stalls. */
 static void set_low_water(struct mqtt_client *client)
 {
     unsigned awaited = client->unanswered / 2;
     awaited = awaited > ACKS_AWAITED_MAX ? ACKS_AWAITED_MAX : awaited;
-    if (client->state != CONNECTED || client->ack_patience_ms == 0 || awaited < ACKS_AWAITED_MIN) {
+    bool is_quiet = clock_mono_ms() - client->heard_ms > QUIET_PATIENCES * client->ack_patience_ms;
+    if (client->state != CONNECTED || is_quiet || client->ack_patience_ms == 0 || awaited < ACKS_AWAITED_MIN) {
         awaited = 0;
     }
     int bytes = awaited > 0 ? ACK_BYTES << (31 - __builtin_clz(awaited)) : 1; /* few steps, so that it seldom changes */

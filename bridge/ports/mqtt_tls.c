@@ -272,18 +272,26 @@ enum mqtt_io mqtt_tls_write(void *ssl, struct slice bytes, size_t *taken, int *e
     return done == 1 ? MQTT_IO_DONE : io_trouble(ssl, done, error);
 }
 
-/* What OpenSSL has read ahead of a record that is not whole counts as more: the next call finds that there is none. */
+/* Brokers send each PUBACK in a record of its own, and OpenSSL gives one record at a time of the many that it has read. An end
+ * that comes with bytes is told by the next call. */
 enum mqtt_io mqtt_tls_read(void *ssl, char *to, size_t room, size_t *size, int *error)
 {
     *error = errno = 0;
     *size = 0;
     ERR_clear_error();
-    int done = SSL_read_ex(ssl, to, room, size);
-    if (done == 1) {
-        return SSL_has_pending(ssl) ? MQTT_IO_MORE : MQTT_IO_DONE;
+    while (*size < room) {
+        size_t taken;
+        int done = SSL_read_ex(ssl, to + *size, room - *size, &taken);
+        if (done != 1) {
+            enum mqtt_io io = io_trouble(ssl, done, error);
+            return io == MQTT_IO_MORE ? MQTT_IO_DONE : io == MQTT_IO_CLOSED && *size > 0 ? MQTT_IO_MORE : io;
+        }
+        *size += taken;
+        if (!SSL_has_pending(ssl)) {
+            return MQTT_IO_DONE;
+        }
     }
-    enum mqtt_io io = io_trouble(ssl, done, error);
-    return io == MQTT_IO_MORE ? MQTT_IO_DONE : io;
+    return MQTT_IO_MORE;
 }
 
 void mqtt_tls_clear_errors(void)

@@ -69,6 +69,7 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
 /* ---- TLS: a broker so quick that the handshake ends in the call that begins it ---- */
 
 static atomic_bool is_broker_quick;
+static atomic_bool is_broker_hasty; /* it says something before CONNECT, which is there when the handshake ends */
 
 int SSL_connect(SSL *ssl)
 {
@@ -83,6 +84,10 @@ int SSL_connect(SSL *ssl)
         if (done <= 0 && SSL_get_error(ssl, done) != SSL_ERROR_WANT_READ && SSL_get_error(ssl, done) != SSL_ERROR_WANT_WRITE) {
             break;
         }
+    }
+    if (is_broker_hasty && done == 1) {
+        struct pollfd fd = {.fd = SSL_get_fd(ssl), .events = POLLIN};
+        poll(&fd, 1, 5000);
     }
     return done;
 }
@@ -1081,6 +1086,61 @@ static void a_broker_that_sends_and_does_not_read_is_left(void **state)
     stop_peer(&peer);
 }
 
+/* Confirms messages that there are not, more than a megabyte's worth of answers, and reads, if slowly, all the time. */
+static void confirm_and_read_slowly(struct peer *peer)
+{
+    enum { ROUNDS = 76, ROUND_SIZE = 400000 };
+    static char pubrecs[4000 * 4], bytes[65536];
+    const int window = sizeof bytes;
+    setsockopt(peer->fd, SOL_SOCKET, SO_RCVBUF, &window, sizeof window);
+    peer_packet(peer, &peer->connect);
+    PEER_SEND(peer, ACCEPTED);
+    for (size_t i = 0; i < sizeof pubrecs; i += 4) {
+        memcpy(pubrecs + i, "\x50\x02\xff\xff", 4);
+    }
+    for (int i = 0; i < ROUNDS; i++) {
+        peer_send(peer, pubrecs, sizeof pubrecs);
+        for (size_t size = 0; size < ROUND_SIZE;) {
+            ssize_t n = peer_receive(peer, bytes, sizeof bytes);
+            if (n <= 0) {
+                return;
+            }
+            size += (size_t)n;
+        }
+    }
+    PEER_SEND(peer, "\xe0\x00");
+    while (peer_receive(peer, bytes, sizeof bytes) > 0) {
+    }
+}
+
+static void a_busy_line_that_is_never_empty_is_kept(void **state)
+{
+    (void)state;
+    static struct peer peer;
+    start_peer(&peer, confirm_and_read_slowly, NULL, 0);
+    struct mqtt_client_options options = options_for(peer.port);
+    struct mqtt_client *client = connected_client(&options);
+    static char filler[2000000];
+    const struct mqtt_publish message = {.topic = SLICE("a"), .payload = {filler, sizeof filler}};
+    struct mqtt_event event = {.type = MQTT_CLIENT_CONNECTED};
+    for (int64_t deadline_ms = clock_mono_ms() + DEADLINE_MS; event.type != MQTT_CLIENT_CLOSED;) {
+        assert_true(clock_mono_ms() < deadline_ms);
+        while (mqtt_client_room(client) > 0) {
+            struct error why;
+            int mid;
+            if (mqtt_client_publish(client, &message, &mid, &why) != ERR_NONE) {
+                break;
+            }
+        }
+        turn(client);
+        while (mqtt_client_next(client, &event)) {
+        }
+    }
+    assert_non_null(strstr(event.text, "disconnected us: success"));
+    mqtt_client_close(&client);
+    stop_peer(&peer);
+}
+
 static atomic_bool may_acknowledge_more;
 
 /* Takes 32 messages, acknowledges the first, and when told 20 more in one piece. */
@@ -1127,6 +1187,47 @@ static void answers_wait_for_each_other_no_longer_than_patience_lasts(void **sta
         assert_int_equal(expect(client, MQTT_CLIENT_ACKED).mid, i + 2);
     }
     assert_in_range(clock_mono_ms() - begin_ms, 0, PATIENCE_MS - 10);
+    mqtt_client_close(&client);
+    stop_peer(&peer);
+}
+
+/* Takes 32 messages and says nothing until told, then acknowledges one. */
+static void acknowledge_one_when_told(struct peer *peer)
+{
+    peer_packet(peer, &peer->connect);
+    PEER_SEND(peer, ACCEPTED);
+    for (int i = 0; i < 32; i++) {
+        peer_packet(peer, &peer->publish);
+    }
+    while (!may_acknowledge_more) {
+        usleep(1000);
+    }
+    PEER_SEND(peer, "\x40\x02\x00\x01");
+    peer_wait_for_end(peer);
+}
+
+static void a_broker_that_stalls_is_not_looked_after_all_the_time(void **state)
+{
+    (void)state;
+    static struct peer peer;
+    may_acknowledge_more = false;
+    start_peer(&peer, acknowledge_one_when_told, NULL, 0);
+    struct mqtt_client_options options = options_for(peer.port);
+    options.window = 32;
+    options.ack_patience_ms = 1;
+    struct mqtt_client *client = connected_client(&options);
+    for (int i = 0; i < 32; i++) {
+        publish(client, "a", "b", 1);
+    }
+    turns = 0;
+    for (int64_t end_ms = clock_mono_ms() + 700; clock_mono_ms() < end_ms;) {
+        turn(client);
+    }
+    assert_in_range(turns, 1, 60);
+    may_acknowledge_more = true;
+    turns = 0;
+    assert_int_equal(expect(client, MQTT_CLIENT_ACKED).mid, 1); /* though it is alone */
+    assert_in_range(turns, 1, 3);
     mqtt_client_close(&client);
     stop_peer(&peer);
 }
@@ -1203,6 +1304,50 @@ static void qos_0_counts_as_in_flight_until_the_socket_has_taken_it(void **state
     for (; taken < sent; taken++) {
         assert_int_equal(expect(client, MQTT_CLIENT_ACKED).mid, mids[taken]);
     }
+    assert_int_equal(mqtt_client_room(client), 16);
+    mqtt_client_close(&client);
+    stop_peer(&peer);
+}
+
+/* PUBCOMPs for messages that have no such thing, while nothing is read. */
+static void complete_then_take_all(struct peer *peer)
+{
+    peer_packet(peer, &peer->connect);
+    PEER_SEND(peer, ACCEPTED);
+    while (!may_take) {
+        usleep(1000);
+    }
+    for (char mid = 1; mid <= 16; mid++) {
+        peer_send(peer, (char[]){0x70, 2, 0, mid}, 4);
+    }
+    PEER_SEND(peer, "\x30\x05\x00\x01x\x00?");
+    char bytes[65536];
+    while (peer_receive(peer, bytes, sizeof bytes) > 0) {
+    }
+}
+
+static void a_false_pubcomp_does_not_count_for_qos_0(void **state)
+{
+    (void)state;
+    static struct peer peer;
+    may_take = false;
+    start_peer(&peer, complete_then_take_all, NULL, 0);
+    struct mqtt_client_options options = options_for(peer.port);
+    struct mqtt_client *client = connected_client(&options);
+    static char filler[8000000]; /* more than a socket takes */
+    const struct mqtt_publish message = {.topic = SLICE("a"), .payload = {filler, sizeof filler}};
+    struct error why;
+    int mids[16], sent = 0;
+    while (mqtt_client_room(client) > 0) {
+        assert_in_range(sent, 0, 14);
+        assert_int_equal(mqtt_client_publish(client, &message, &mids[sent++], &why), ERR_NONE);
+    }
+    may_take = true;
+    for (int i = 0; i < sent; i++) {
+        assert_int_equal(expect(client, MQTT_CLIENT_ACKED).mid, mids[i]);
+    }
+    struct mqtt_event event;
+    assert_false(mqtt_client_next(client, &event));
     assert_int_equal(mqtt_client_room(client), 16);
     mqtt_client_close(&client);
     stop_peer(&peer);
@@ -1597,6 +1742,43 @@ static void disconnect_says_goodbye(void **state)
     assert_memory_equal(peer.last.bytes, "\xe0\x00", 2);
 }
 
+/* What comes with CONNACK is read only when the client already says goodbye. */
+static void expect_goodbye_after(const char *bytes, size_t size, const char *text)
+{
+    static struct peer peer;
+    start_peer(&peer, answer_and_stay, bytes, size);
+    struct mqtt_client_options options = options_for(peer.port);
+    struct mqtt_client *client = connected_client(&options);
+    mqtt_client_disconnect(client);
+    expect_closed(client, text);
+    mqtt_client_close(&client);
+    stop_peer(&peer);
+}
+
+static void whatever_the_broker_says_during_the_goodbye_is_taken(void **state)
+{
+    (void)state;
+    static const char malformed[] = ACCEPTED "\x40\x02\x00\x00", again[] = ACCEPTED ACCEPTED, left[] = ACCEPTED "\xe0\x01\x8b";
+    expect_goodbye_after(malformed, sizeof malformed - 1, "no orderly end of the session with 127.0.0.1:");
+    expect_goodbye_after(again, sizeof again - 1, "what the broker sent is not valid MQTT");
+    expect_goodbye_after(left, sizeof left - 1, "server shutting down (0x8b)");
+}
+
+static void nothing_follows_disconnect(void **state)
+{
+    (void)state;
+    static const char forwarded[] = ACCEPTED "\x32\x07\x00\x01y\x00\x07\x00?";
+    static struct peer peer;
+    start_peer(&peer, answer_and_stay, forwarded, sizeof forwarded - 1);
+    struct mqtt_client_options options = options_for(peer.port);
+    struct mqtt_client *client = connected_client(&options);
+    mqtt_client_disconnect(client);
+    expect_closed(client, "disconnected from");
+    mqtt_client_close(&client);
+    stop_peer(&peer);
+    assert_memory_equal(peer.last.bytes, "\xe0\x00", 2);
+}
+
 /* Leak checkers look at what remains. */
 static void a_client_may_be_closed_in_every_state(void **state)
 {
@@ -1902,6 +2084,110 @@ static void what_tls_has_decrypted_is_not_left_lying(void **state)
     mqtt_tls_close(&tls);
 }
 
+static atomic_bool has_acknowledged_each;
+
+static void acknowledge_each_in_a_record(struct peer *peer)
+{
+    setsockopt(peer->fd, IPPROTO_TCP, TCP_CORK, &(int){1}, sizeof(int)); /* all in one segment */
+    peer_packet(peer, &peer->connect);
+    PEER_SEND(peer, ACCEPTED);
+    for (int i = 0; i < 200; i++) {
+        peer_packet(peer, &peer->publish);
+    }
+    for (int i = 1; i <= 200; i++) {
+        peer_send(peer, (char[]){0x40, 2, 0, (char)i}, 4);
+    }
+    setsockopt(peer->fd, IPPROTO_TCP, TCP_CORK, &(int){0}, sizeof(int));
+    has_acknowledged_each = true;
+    peer_wait_for_end(peer);
+}
+
+static void many_records_are_taken_in_one_turn(void **state)
+{
+    (void)state;
+    static struct peer peer;
+    has_acknowledged_each = false;
+    start_tls_peer(&peer, "here", acknowledge_each_in_a_record, NULL, 0);
+    struct mqtt_client_options options = options_for(peer.port);
+    options.window = 200;
+    options.tls = open_tls("ca.pem", NULL, NULL);
+    struct mqtt_client *client = connected_client(&options);
+    mqtt_client_burst(client, true);
+    for (int i = 0; i < 200; i++) {
+        publish(client, "a", "b", 1);
+    }
+    mqtt_client_burst(client, false);
+    for (int64_t deadline_ms = clock_mono_ms() + DEADLINE_MS; !has_acknowledged_each; usleep(1000)) {
+        assert_true(clock_mono_ms() < deadline_ms);
+    }
+    turn(client);
+    struct mqtt_event event;
+    int count = 0;
+    while (mqtt_client_next(client, &event)) {
+        assert_int_equal(event.type, MQTT_CLIENT_ACKED);
+        assert_int_equal(event.mid, ++count);
+    }
+    assert_int_equal(count, 200);
+    mqtt_client_close(&client);
+    stop_tls_peer(&peer);
+    mqtt_tls_close(&options.tls);
+}
+
+static void acknowledge_and_leave(struct peer *peer)
+{
+    peer_packet(peer, &peer->connect);
+    PEER_SEND(peer, ACCEPTED);
+    peer_packet(peer, &peer->publish);
+    PEER_SEND(peer, "\x40\x02\x00\x01");
+    PEER_SEND(peer, "\xe0\x01\x8b");
+    SSL_shutdown(peer->ssl);
+    has_acknowledged_each = true;
+    peer_wait_for_end(peer);
+}
+
+static void what_comes_with_the_end_of_tls_is_heard(void **state)
+{
+    (void)state;
+    static struct peer peer;
+    has_acknowledged_each = false;
+    start_tls_peer(&peer, "here", acknowledge_and_leave, NULL, 0);
+    struct mqtt_client_options options = options_for(peer.port);
+    options.tls = open_tls("ca.pem", NULL, NULL);
+    struct mqtt_client *client = connected_client(&options);
+    int mid = publish(client, "a", "b", 1);
+    for (int64_t deadline_ms = clock_mono_ms() + DEADLINE_MS; !has_acknowledged_each; usleep(1000)) {
+        assert_true(clock_mono_ms() < deadline_ms);
+    }
+    assert_int_equal(expect(client, MQTT_CLIENT_ACKED).mid, mid);
+    expect_closed(client, "server shutting down (0x8b)");
+    mqtt_client_close(&client);
+    stop_tls_peer(&peer);
+    mqtt_tls_close(&options.tls);
+}
+
+static void accept_without_connect(struct peer *peer)
+{
+    PEER_SEND(peer, ACCEPTED);
+    peer_wait_for_end(peer);
+}
+
+static void a_connack_before_connect_ends_the_connection(void **state)
+{
+    (void)state;
+    static struct peer peer;
+    start_tls_peer(&peer, "here", accept_without_connect, NULL, 0);
+    SSL_CTX_set_max_proto_version(peer.tls, TLS1_2_VERSION); /* nothing of TLS itself follows the handshake */
+    struct mqtt_client_options options = options_for(peer.port);
+    options.tls = open_tls("ca.pem", NULL, NULL);
+    is_broker_hasty = true;
+    struct mqtt_client *client = open_client(&options);
+    expect_closed(client, "what the broker sent is not valid MQTT");
+    is_broker_hasty = false;
+    mqtt_client_close(&client);
+    mqtt_tls_close(&options.tls);
+    stop_tls_peer(&peer);
+}
+
 /* ---- with Mosquitto ---- */
 
 static void messages_reach_a_subscriber_whole(void **state)
@@ -2136,10 +2422,13 @@ int main(void)
         cmocka_unit_test(an_answer_in_drips_is_taken),
         cmocka_unit_test(messages_that_nobody_asked_for_are_confirmed_and_thrown_away),
         cmocka_unit_test(a_broker_that_sends_and_does_not_read_is_left),
+        cmocka_unit_test(a_busy_line_that_is_never_empty_is_kept),
         cmocka_unit_test(answers_wait_for_each_other_no_longer_than_patience_lasts),
+        cmocka_unit_test(a_broker_that_stalls_is_not_looked_after_all_the_time),
         cmocka_unit_test(a_puback_cut_anywhere_is_the_end),
         cmocka_unit_test(qos_0_is_acknowledged_when_written),
         cmocka_unit_test(qos_0_counts_as_in_flight_until_the_socket_has_taken_it),
+        cmocka_unit_test(a_false_pubcomp_does_not_count_for_qos_0),
         cmocka_unit_test(a_receive_maximum_of_one_is_kept),
         cmocka_unit_test(what_the_broker_does_not_take_is_not_sent),
         cmocka_unit_test(strings_that_mqtt_forbids_are_not_sent),
@@ -2154,12 +2443,17 @@ int main(void)
         cmocka_unit_test(a_silent_broker_is_given_up),
         cmocka_unit_test(an_idle_connection_is_kept_by_pings_at_the_brokers_rate),
         cmocka_unit_test(disconnect_says_goodbye),
+        cmocka_unit_test(whatever_the_broker_says_during_the_goodbye_is_taken),
+        cmocka_unit_test(nothing_follows_disconnect),
         cmocka_unit_test(a_client_may_be_closed_in_every_state),
         cmocka_unit_test(bad_certificate_files_are_told),
         cmocka_unit_test(names_are_verified_and_sent),
         cmocka_unit_test(a_tls_handshake_that_fails_is_told_at_once),
         cmocka_unit_test(a_demand_for_a_certificate_is_told),
         cmocka_unit_test(what_tls_has_decrypted_is_not_left_lying),
+        cmocka_unit_test(many_records_are_taken_in_one_turn),
+        cmocka_unit_test(what_comes_with_the_end_of_tls_is_heard),
+        cmocka_unit_test(a_connack_before_connect_ends_the_connection),
         cmocka_unit_test(messages_reach_a_subscriber_whole),
         cmocka_unit_test(many_messages_are_each_acknowledged_once_and_in_order),
         cmocka_unit_test(a_wrong_password_and_a_forbidden_topic_are_told),
