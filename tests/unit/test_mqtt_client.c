@@ -1605,6 +1605,35 @@ static void missing_pubacks_end_the_connection(void **state)
     stop_peer(&peer);
 }
 
+/* Server keep alive 1 s, answers each PINGREQ, and never a PUBLISH. */
+static void answer_pings_alone(struct peer *peer)
+{
+    peer_packet(peer, &peer->connect);
+    PEER_SEND(peer, "\x20\x06\x00\x00\x03\x13\x00\x01");
+    while (peer_packet(peer, &peer->last)) {
+        if (peer->last.bytes[0] == 0xc0) {
+            PEER_SEND(peer, "\xd0\x00");
+        }
+    }
+}
+
+static void a_broker_that_answers_pings_and_no_message_is_given_up(void **state)
+{
+    (void)state;
+    static struct peer peer;
+    start_peer(&peer, answer_pings_alone, NULL, 0);
+    struct mqtt_client_options options = options_for(peer.port);
+    options.keepalive_ms = 3000;
+    struct mqtt_client *client = connected_client(&options);
+    int64_t begin_ms = clock_mono_ms();
+    publish(client, "a", "b", 1);
+    struct mqtt_event event = expect(client, MQTT_CLIENT_CLOSED);
+    assert_non_null(strstr(event.text, "the broker has not acknowledged for 3 s"));
+    assert_in_range(clock_mono_ms() - begin_ms, 2990, 7000);
+    mqtt_client_close(&client);
+    stop_peer(&peer);
+}
+
 /* One PUBACK for many, again and again, shows that the broker is alive. */
 static void acknowledge_slowly(struct peer *peer)
 {
@@ -2438,6 +2467,7 @@ int main(void)
         cmocka_unit_test(a_reset_is_told),
         cmocka_unit_test(the_last_words_of_a_broker_are_heard),
         cmocka_unit_test(missing_pubacks_end_the_connection),
+        cmocka_unit_test(a_broker_that_answers_pings_and_no_message_is_given_up),
         cmocka_unit_test(slow_pubacks_are_waited_for),
         cmocka_unit_test(a_large_message_on_a_slow_line_is_waited_for),
         cmocka_unit_test(a_silent_broker_is_given_up),
