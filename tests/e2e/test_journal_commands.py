@@ -429,3 +429,11 @@ def test_a_bridge_that_runs_is_asked_to_replay(bridges, broker, fake_admin, tmp_
     fake_admin.server_close()
     done = ask(1)
     assert done.returncode == 1 and "another meowbridge (pid" in done.stderr and "cannot connect" in done.stderr
+
+
+def test_published_events_go_soon_after_retention_though_nothing_else_comes_and_dead_ones_stay(bridges, broker, subscribers):
+    subscriber = subscribers(broker.port)
+    bridge = bridges(broker, config={"routes": ROUTES, "journal": {"retention": "1s"}}).connected()
+    assert [bridge.post(event(event=name)).status for name in ("good.one", "bad.one", "good.two")] == [200] * 3
+    subscriber.wait(2)
+    wait_until(lambda: states(bridge) == ["dead"], "the published ones to be deleted", 75)

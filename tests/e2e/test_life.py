@@ -11,6 +11,7 @@ import time
 
 import harness
 from harness import event, run, wait_until
+from mqtt_peer import PUBLISH, Publish, ScriptedBroker
 
 
 class Load(threading.Thread):
@@ -259,6 +260,28 @@ def test_json_logs_are_one_object_a_line(bridges, broker):
     assert {"time", "level", "message"} <= set(lines[0]) and lines[-1]["message"] == "stopped"
 
 
+def test_json_logs_hold_no_secret_signature_or_payload_and_quote_what_comes_from_outside(bridges, broker):
+    port = harness.free_port()
+    bridge = bridges(broker, wait=False, config={"log": {"format": "json"}, "http": {"listen": f"127.0.0.1:{port}"},
+                                                 "routes": [{"event": "none", "topics": ["t"]}]})
+    wait_until(lambda: '"message":"ready"' in bridge.log(), "the bridge")
+    connection, signatures = harness.http.client.HTTPConnection("127.0.0.1", port, timeout=harness.DEADLINE), []
+
+    def post(body, secret=harness.SECRET):
+        headers = harness.sign(body, f"127.0.0.1:{port}", secret=secret)
+        signatures.append(headers["X-Meowflow-Signature"])
+        return bridge.post(body, host=f"127.0.0.1:{port}", connection=connection, headers=headers).status
+
+    body = event(payload=b'{"private":"do not tell"}', id='a"\n{')
+    assert [post(body), post(body, "wrong"), post(body + b"x")] == [200, 403, 400]
+    wait_until(lambda: "an event is dead" in bridge.log(), "the dead event")
+    assert bridge.stop() == 0
+    lines = [json.loads(line) for line in bridge.log().splitlines()]
+    assert any(line["message"] == "an event is dead" and line["id"] == 'a"\n{' for line in lines)
+    for text in (harness.SECRET, "do not tell", *signatures):
+        assert text not in bridge.log()
+
+
 def test_room_is_made_by_dropping_published_events_and_refused_when_there_is_none(bridges, subscribers, tmp_path):
     broker = harness.Broker(tmp_path / "broker").start()
     try:
@@ -284,3 +307,77 @@ def test_room_is_made_by_dropping_published_events_and_refused_when_there_is_non
 def test_stopping_by_ctrl_c_works_like_sigterm(bridges, broker):
     bridge = bridges(broker)
     assert bridge.stop(signal.SIGINT) == 0
+
+
+def test_a_reload_changes_the_log_level_and_a_bad_file_leaves_all_of_it(bridges, broker, subscribers):
+    subscriber = subscribers(broker.port, "#")
+    bridge = bridges(broker, env={}, config={"apps": [{"secret": harness.SECRET}], "mqtt": {"status_topic": ""},
+                                             "routes": [{"topics": ["first"]}], "log": {"level": "info"}})
+    bridge.configure({"apps": [{"secret": harness.SECRET}, {"path": "/two", "secret": "two"}], "log": {"level": "error"}})
+    bridge.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: bridge.post(event(), path="/two", secret="two").status == 200, "the reload")
+    load, good = Load(bridge), dict(bridge.config)
+    wait_until(lambda: len(load.accepted) > 20, "some load")
+    nothing = os.path.join(bridge.folder, "nothing")
+    bad = [json.dumps({**good, "apps": [{"secret": "new"}], "routes": [{"topics": ["a/#"]}], "log": {"level": "info"}}),
+           json.dumps({**good, "apps": [{"secret": "new", "path": "/new"}], "routes": [{"topics": ["second"]}], "http": {"thread": 2}}),
+           json.dumps({**good, "routes": [{"topics": ["second"]}], "apps": [{"secret_file": nothing}]}),
+           json.dumps({**good, "routes": [{"topics": ["second"]}], "log": {"level": "${NO_SUCH_VARIABLE_HERE}"}}), "{", "[]", ""]
+    for text in bad:
+        with open(bridge.config_path, "w") as f:
+            f.write(text)
+        before = bridge.log().count("the configuration has a mistake")
+        bridge.reload()
+        assert bridge.log().count("the configuration has a mistake") > before
+    assert bridge.log().count("the configuration is not taken") == len(bad)
+    os.remove(bridge.config_path)
+    bridge.reload()
+    assert bridge.log().count("the configuration is not taken") == len(bad) + 1
+    assert bridge.post(event(), path="/new", secret="new").status == 404
+    accepted = load.finish()
+    assert set(load.statuses) == {200} and load.errors == 0
+    wait_until(lambda: accepted <= set(ids(subscriber)), "every accepted event")
+    assert {m.topic for m in subscriber.messages} == {"first"}
+    assert bridge.post(event(), path="/two", secret="two").status == 200
+    assert bridge.stop() == 0
+    assert "configuration read again" not in bridge.log() and "INFO stopped" not in bridge.log()  # "error" came, and stayed
+
+
+class Silent(ScriptedBroker):
+    """Confirms no event until it is told to; knows what the status topic said."""
+
+    def __init__(self):
+        self.confirming, self.status = False, []
+        super().__init__(lambda count: 0)
+
+    def handle(self, connection, first, body):
+        if first >> 4 == PUBLISH and Publish(first, body).topic.startswith("meowbridge/"):
+            self.status.append(Publish(first, body).payload)
+        return super().handle(connection, first, body)
+
+    def event(self, connection, publish):
+        if self.confirming:
+            return super().event(connection, publish)
+        self.published.append(publish.topic)
+        return True
+
+
+def test_sigterm_waits_ten_seconds_for_pubacks_that_do_not_come_and_keeps_the_event(bridges):
+    silent = Silent()
+    bridge = bridges(silent)
+    assert bridge.post(event(event="kept")).status == 200
+    wait_until(lambda: silent.published == ["meowflow/kept"], "the message in flight")
+    port = bridge.port
+    started = time.monotonic()
+    bridge.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not harness.accepts(port), "the listener to be closed")
+    assert bridge.process.poll() is None and time.monotonic() - started < 5
+    assert bridge.stop() == 0
+    assert 5 < time.monotonic() - started < 11
+    assert silent.status[-1] != b"offline"  # nothing was said that might not be so: the will speaks
+    silent.confirming = True
+    bridge.start()
+    wait_until(lambda: silent.published == ["meowflow/kept"] * 2, "the event to come again")
+    assert bridge.stop() == 0
+    assert "published=1" in bridge.log() and silent.status[-1] == b"offline"
+    silent.close()

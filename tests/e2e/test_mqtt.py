@@ -8,7 +8,7 @@ import pytest
 
 import harness
 from harness import event, sign, wait_until
-from mqtt_peer import ScriptedBroker
+from mqtt_peer import ScriptedBroker, puback_packet
 
 READER_AND_WRITER = """user meowbridge
 topic write meowflow/#
@@ -396,4 +396,33 @@ def test_passing_refusals_are_tried_again_and_permanent_ones_are_dead(bridges):
     bridge.wait_log("0x99")
     assert bridge.stop() == 0
     assert "published=2" in bridge.log() and "dead=1" in bridge.log()
+    broker.close()
+
+
+class Unheard(ScriptedBroker):
+    """Confirms at QoS 2, and says of each message that nobody subscribes to it; Mosquitto never does at that QoS."""
+
+    PUBREC, PUBREL, PUBCOMP = 5, 6, 7
+
+    def handle(self, connection, first, body):
+        if first >> 4 == self.PUBREL:
+            connection.sendall(puback_packet(body[:2], kind=self.PUBCOMP))
+            return True
+        return super().handle(connection, first, body)
+
+    def event(self, connection, publish):
+        self.published.append(publish.topic)
+        connection.sendall(puback_packet(publish.mid, 0x10, self.PUBREC))
+        return True
+
+
+def test_unheard_events_of_qos_2_are_delivered_or_dead_as_the_route_says(bridges):
+    broker = Unheard()
+    bridge = bridges(broker, config=routes({"event": "a", "topics": ["x/a"], "qos": 2},
+                                           {"event": "b", "topics": ["x/b"], "qos": 2, "unheard": "dead"}))
+    assert [bridge.post(event(event=n)).status for n in ("a", "b", "a")] == [200] * 3
+    wait_until(lambda: broker.published == ["x/a", "x/b", "x/a"], "all messages, and none twice")
+    bridge.wait_log("nobody subscribes to x/b (0x10)")
+    assert bridge.stop() == 0
+    assert "published=2 dead=1" in bridge.log()
     broker.close()
