@@ -168,7 +168,7 @@ def test_progress_is_shown_on_a_terminal_while_it_runs_and_nowhere_else(servers)
         return 200, False
 
     script = servers(answer)
-    shown, status = on_terminal("--url", script.url, "--count", 3, release=release)
+    shown, status = on_terminal("--url", script.url, "--count", 3, "--retries", 0, release=release)
     assert status == 0
     assert re.search(r"\r2 of 3 accepted, \d+/s, 0 waiting for a retry, 0 failed", shown), shown
     assert shown.endswith("\r\x1b[K")  # and wiped for the summary

@@ -578,9 +578,8 @@ static const char *another_value(const struct option *option, size_t i)
     }
 }
 
-static void every_scalar_can_be_set_by_its_variable(void **state)
+static void assert_every_scalar_can_be_set_over(const char *path)
 {
-    (void)state;
     char *values[OPTION_MAX_COUNT] = {0};
     setenv("MEOWBRIDGE_SECRET", "s", 1);
     for (size_t i = 0; i < config_options.count; i++) {
@@ -592,7 +591,7 @@ static void every_scalar_can_be_set_by_its_variable(void **state)
             setenv(name, values[i], 1);
         }
     }
-    struct loaded l = load_path(NULL);
+    struct loaded l = load_path(path);
     assert_string_equal(text_of(&l.errors), "");
     assert_string_equal(text_of(&l.warnings), "");
     for (size_t i = 0; i < config_options.count; i++) {
@@ -604,6 +603,13 @@ static void every_scalar_can_be_set_by_its_variable(void **state)
     assert_slice(((struct slice){l.config->mqtt.password.data, l.config->mqtt.password.size}), "s3cret");
     assert_slice(((struct slice){l.config->admin.token.data, l.config->admin.token.size}), "s3cret");
     unload(&l);
+}
+
+static void every_scalar_can_be_set_by_its_variable(void **state)
+{
+    (void)state;
+    assert_every_scalar_can_be_set_over(NULL);
+    assert_every_scalar_can_be_set_over(conf_path("meowbridge.json")); /* which has every option */
 }
 
 static void a_variable_has_the_key_in_capitals_for_a_name(void **state)
