@@ -3,7 +3,8 @@
  * show is found by place: the parser leaves the parts where they came, so each must begin exactly where the one before it and
  * the bytes between them end, up to the end of the head. A NUL (the parser's strings end there), a line ended by LF alone or spare
  * blanks in the request line move what follows. A folded line moves the name behind its value, since the parser copies it to
- * join the parts. What leaves no trace is a NUL in the place of a line's CR: the parser overwrites both ends of a line with NULs. */
+ * join the parts. What leaves no trace is a NUL in the place of a line's CR, and one behind the last value where a LF alone makes up for it: the
+ * parser overwrites both ends of a line with NULs. */
 #include "http_audit.h"
 
 #include "meowbridge/err.h"
@@ -112,6 +113,9 @@ void http_audit_header(struct http_audit *audit, struct slice name, struct slice
         }
         audit->first = audit->first ? audit->first : name.data;
         audit->next = value.data + value.size + 2;
+        if (value.data[value.size] || value.data[value.size + 1]) { /* the parser has put NULs into the line's end */
+            audit->has_gap = true;
+        }
         if (has_control(value, false)) {
             fault(audit, name, "has a control character");
         }

@@ -100,6 +100,7 @@ struct mqtt_client {
     /* Life signs. */
     int64_t ping_ms; /* PINGREQ is sent when nothing was sent or heard for so long; 0: never */
     int64_t sent_ms, heard_ms, progress_ms, tick_ms;
+    uint64_t published_end; /* in all that is ever sent: where the latest PUBLISH ends */
     bool is_ping_out;
     int64_t disconnect_deadline_ms;
     int unsent;       /* bytes that the kernel had to send or resend at the last tick */
@@ -808,11 +809,14 @@ static void flush(struct mqtt_client *client)
     if (client->state == CLOSED || mqtt_stream_unsent(&client->stream) == 0) {
         return;
     }
-    int error;
+    int error = 0;
     const uint64_t sent = client->stream.sent;
     enum mqtt_io io = mqtt_stream_flush(&client->stream, &error);
     if (client->stream.sent > sent) {
-        client->sent_ms = client->progress_ms = client->now_ms;
+        client->sent_ms = client->now_ms;
+        if (sent < client->published_end) { /* a PINGREQ that goes out brings no PUBACK nearer */
+            client->progress_ms = client->now_ms;
+        }
         note_written(client);
     }
     if (io >= MQTT_IO_CLOSED) {
@@ -1113,6 +1117,7 @@ enum err mqtt_client_publish(struct mqtt_client *client, const struct mqtt_publi
         client->stream.out.failed = false; /* what was there is still there */
         return error_set(why, ERR_MEMORY, "no memory for an MQTT message");
     }
+    client->published_end = mqtt_stream_end(&client->stream);
     begin_waiting(client, id, message->qos);
     *mid = id;
     if (!client->is_bursting || mqtt_stream_unsent(&client->stream) >= BURST_FLUSH) {

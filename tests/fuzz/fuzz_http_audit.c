@@ -14,6 +14,7 @@ static struct slice take_line(struct slice *rest)
     struct slice line = {rest->data, size};
     *rest = (struct slice){rest->data + taken, rest->size - taken};
     line.size -= line.size > 0 && line.data[line.size - 1] == '\r';
+    memset((char *)line.data + line.size, 0, taken - line.size); /* as the parser does */
     return line;
 }
 
@@ -71,20 +72,23 @@ static bool audit_leniently(struct slice head, bool *passes)
     }
     http_audit_begin(&audit, singles);
     while (rest.size > 0 && !ended) {
+        if (!memchr(rest.data, '\n', rest.size)) {
+            return false; /* the parser waits for the end of the head */
+        }
         line = take_line(&rest);
         if (line.size == 0) {
             ended = true;
             continue;
         }
         struct slice name = up_to(up_to(line, 0), ':');
-        if (name.size == line.size || line.data[name.size] != ':') {
+        if (name.size == line.size || line.data[name.size] != ':' || rest.size == 0) {
             return false;
         }
         struct slice value = skip_blanks((struct slice){line.data + name.size + 1, line.size - name.size - 1});
         http_audit_header(&audit, name, up_to(value, 0));
     }
     *passes = http_audit_end(&audit, method, target, version, (size_t)(rest.data - head.data)) == NULL;
-    return ended && rest.data[-1] == '\n';
+    return ended;
 }
 
 static bool is_token(struct slice s)
@@ -169,25 +173,32 @@ static bool is_strict(struct slice head)
            (s.hosts == 1 || (s.hosts == 0 && is_1_0)) && s.seen[0] <= 1 && s.seen[1] <= 1;
 }
 
-/* What the audit cannot see, and says so: a NUL in the place of a line's CR. */
+/* What the audit cannot see, and says so: a NUL in the place of a line's CR, and one behind the last value before CR LF LF. */
 static void forgive(struct slice head)
 {
+    static const char hidden[] = "\0\r\n\n", sound[] = "\r\n\r\n";
     for (size_t i = 0; i + 1 < head.size; i++) {
         if (head.data[i] == 0 && head.data[i + 1] == '\n') {
             ((char *)head.data)[i] = '\r';
+        }
+    }
+    for (size_t i = 0; i + 4 <= head.size; i++) {
+        if (memcmp(head.data + i, hidden, 4) == 0) {
+            memcpy((char *)head.data + i, sound, 4);
         }
     }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct fuzz_input in = fuzz_begin(data, size);
+    struct fuzz_input in = fuzz_begin(data, size), parsed = fuzz_begin(data, size);
     struct slice head = fuzz_rest(&in);
     bool passes = false;
-    if (audit_leniently(head, &passes) && passes) {
+    if (audit_leniently(fuzz_rest(&parsed), &passes) && passes) {
         forgive(head);
         ASSERT(is_strict(head));
     }
+    fuzz_end(&parsed);
     fuzz_end(&in);
     return 0;
 }

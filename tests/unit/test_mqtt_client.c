@@ -69,7 +69,6 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
 /* ---- TLS: a broker so quick that the handshake ends in the call that begins it ---- */
 
 static atomic_bool is_broker_quick;
-static atomic_bool is_broker_hasty; /* it says something before CONNECT, which is there when the handshake ends */
 
 int SSL_connect(SSL *ssl)
 {
@@ -84,10 +83,6 @@ int SSL_connect(SSL *ssl)
         if (done <= 0 && SSL_get_error(ssl, done) != SSL_ERROR_WANT_READ && SSL_get_error(ssl, done) != SSL_ERROR_WANT_WRITE) {
             break;
         }
-    }
-    if (is_broker_hasty && done == 1) {
-        struct pollfd fd = {.fd = SSL_get_fd(ssl), .events = POLLIN};
-        poll(&fd, 1, 5000);
     }
     return done;
 }
@@ -1086,61 +1081,6 @@ static void a_broker_that_sends_and_does_not_read_is_left(void **state)
     stop_peer(&peer);
 }
 
-/* Confirms messages that there are not, more than a megabyte's worth of answers, and reads, if slowly, all the time. */
-static void confirm_and_read_slowly(struct peer *peer)
-{
-    enum { ROUNDS = 76, ROUND_SIZE = 400000 };
-    static char pubrecs[4000 * 4], bytes[65536];
-    const int window = sizeof bytes;
-    setsockopt(peer->fd, SOL_SOCKET, SO_RCVBUF, &window, sizeof window);
-    peer_packet(peer, &peer->connect);
-    PEER_SEND(peer, ACCEPTED);
-    for (size_t i = 0; i < sizeof pubrecs; i += 4) {
-        memcpy(pubrecs + i, "\x50\x02\xff\xff", 4);
-    }
-    for (int i = 0; i < ROUNDS; i++) {
-        peer_send(peer, pubrecs, sizeof pubrecs);
-        for (size_t size = 0; size < ROUND_SIZE;) {
-            ssize_t n = peer_receive(peer, bytes, sizeof bytes);
-            if (n <= 0) {
-                return;
-            }
-            size += (size_t)n;
-        }
-    }
-    PEER_SEND(peer, "\xe0\x00");
-    while (peer_receive(peer, bytes, sizeof bytes) > 0) {
-    }
-}
-
-static void a_busy_line_that_is_never_empty_is_kept(void **state)
-{
-    (void)state;
-    static struct peer peer;
-    start_peer(&peer, confirm_and_read_slowly, NULL, 0);
-    struct mqtt_client_options options = options_for(peer.port);
-    struct mqtt_client *client = connected_client(&options);
-    static char filler[2000000];
-    const struct mqtt_publish message = {.topic = SLICE("a"), .payload = {filler, sizeof filler}};
-    struct mqtt_event event = {.type = MQTT_CLIENT_CONNECTED};
-    for (int64_t deadline_ms = clock_mono_ms() + DEADLINE_MS; event.type != MQTT_CLIENT_CLOSED;) {
-        assert_true(clock_mono_ms() < deadline_ms);
-        while (mqtt_client_room(client) > 0) {
-            struct error why;
-            int mid;
-            if (mqtt_client_publish(client, &message, &mid, &why) != ERR_NONE) {
-                break;
-            }
-        }
-        turn(client);
-        while (mqtt_client_next(client, &event)) {
-        }
-    }
-    assert_non_null(strstr(event.text, "disconnected us: success"));
-    mqtt_client_close(&client);
-    stop_peer(&peer);
-}
-
 static atomic_bool may_acknowledge_more;
 
 /* Takes 32 messages, acknowledges the first, and when told 20 more in one piece. */
@@ -1601,6 +1541,35 @@ static void missing_pubacks_end_the_connection(void **state)
     assert_non_null(strstr(event.text, "the broker has not acknowledged for 1 s"));
     assert_in_range(clock_mono_ms() - begin_ms, 990, 4000);
     assert_in_range(turns, 1, 20);
+    mqtt_client_close(&client);
+    stop_peer(&peer);
+}
+
+/* Server keep alive 1 s, answers each PINGREQ, and never a PUBLISH. */
+static void answer_pings_alone(struct peer *peer)
+{
+    peer_packet(peer, &peer->connect);
+    PEER_SEND(peer, "\x20\x06\x00\x00\x03\x13\x00\x01");
+    while (peer_packet(peer, &peer->last)) {
+        if (peer->last.bytes[0] == 0xc0) {
+            PEER_SEND(peer, "\xd0\x00");
+        }
+    }
+}
+
+static void a_broker_that_answers_pings_and_no_message_is_given_up(void **state)
+{
+    (void)state;
+    static struct peer peer;
+    start_peer(&peer, answer_pings_alone, NULL, 0);
+    struct mqtt_client_options options = options_for(peer.port);
+    options.keepalive_ms = 3000;
+    struct mqtt_client *client = connected_client(&options);
+    int64_t begin_ms = clock_mono_ms();
+    publish(client, "a", "b", 1);
+    struct mqtt_event event = expect(client, MQTT_CLIENT_CLOSED);
+    assert_non_null(strstr(event.text, "the broker has not acknowledged for 3 s"));
+    assert_in_range(clock_mono_ms() - begin_ms, 2990, 7000);
     mqtt_client_close(&client);
     stop_peer(&peer);
 }
@@ -2165,29 +2134,6 @@ static void what_comes_with_the_end_of_tls_is_heard(void **state)
     mqtt_tls_close(&options.tls);
 }
 
-static void accept_without_connect(struct peer *peer)
-{
-    PEER_SEND(peer, ACCEPTED);
-    peer_wait_for_end(peer);
-}
-
-static void a_connack_before_connect_ends_the_connection(void **state)
-{
-    (void)state;
-    static struct peer peer;
-    start_tls_peer(&peer, "here", accept_without_connect, NULL, 0);
-    SSL_CTX_set_max_proto_version(peer.tls, TLS1_2_VERSION); /* nothing of TLS itself follows the handshake */
-    struct mqtt_client_options options = options_for(peer.port);
-    options.tls = open_tls("ca.pem", NULL, NULL);
-    is_broker_hasty = true;
-    struct mqtt_client *client = open_client(&options);
-    expect_closed(client, "what the broker sent is not valid MQTT");
-    is_broker_hasty = false;
-    mqtt_client_close(&client);
-    mqtt_tls_close(&options.tls);
-    stop_tls_peer(&peer);
-}
-
 /* ---- with Mosquitto ---- */
 
 static void messages_reach_a_subscriber_whole(void **state)
@@ -2422,7 +2368,6 @@ int main(void)
         cmocka_unit_test(an_answer_in_drips_is_taken),
         cmocka_unit_test(messages_that_nobody_asked_for_are_confirmed_and_thrown_away),
         cmocka_unit_test(a_broker_that_sends_and_does_not_read_is_left),
-        cmocka_unit_test(a_busy_line_that_is_never_empty_is_kept),
         cmocka_unit_test(answers_wait_for_each_other_no_longer_than_patience_lasts),
         cmocka_unit_test(a_broker_that_stalls_is_not_looked_after_all_the_time),
         cmocka_unit_test(a_puback_cut_anywhere_is_the_end),
@@ -2438,6 +2383,7 @@ int main(void)
         cmocka_unit_test(a_reset_is_told),
         cmocka_unit_test(the_last_words_of_a_broker_are_heard),
         cmocka_unit_test(missing_pubacks_end_the_connection),
+        cmocka_unit_test(a_broker_that_answers_pings_and_no_message_is_given_up),
         cmocka_unit_test(slow_pubacks_are_waited_for),
         cmocka_unit_test(a_large_message_on_a_slow_line_is_waited_for),
         cmocka_unit_test(a_silent_broker_is_given_up),
@@ -2453,7 +2399,6 @@ int main(void)
         cmocka_unit_test(what_tls_has_decrypted_is_not_left_lying),
         cmocka_unit_test(many_records_are_taken_in_one_turn),
         cmocka_unit_test(what_comes_with_the_end_of_tls_is_heard),
-        cmocka_unit_test(a_connack_before_connect_ends_the_connection),
         cmocka_unit_test(messages_reach_a_subscriber_whole),
         cmocka_unit_test(many_messages_are_each_acknowledged_once_and_in_order),
         cmocka_unit_test(a_wrong_password_and_a_forbidden_topic_are_told),
