@@ -551,7 +551,9 @@ static void judge(struct ingress *ingress, struct loop *loop, struct http_reques
     uint64_t by_current, verified = verified_apps(loop, request, timestamp, mac, &by_current);
     if (verified == 0) {
         refuse(ingress, request,
-               &(struct refusal){403, "signature verification failed", NULL, METRIC_WEBHOOKS_BAD_SIGNATURE, 0});
+               &(struct refusal){403, "signature verification failed",
+                                 "another secret, or host, path or body changed on the way: ask meowbridge explain",
+                                 METRIC_WEBHOOKS_BAD_SIGNATURE, 0});
         return;
     }
     on_verified(ingress, loop, request, verified, by_current);

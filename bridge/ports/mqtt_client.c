@@ -239,6 +239,13 @@ static const char *refusal_text(uint8_t code)
     return code < sizeof version_3 / sizeof version_3[0] ? version_3[code] : mqtt_reason_text(code);
 }
 
+/* Mosquitto answers a wrong password with "not authorized", which alone sends people to the access list. */
+static const char *refusal_hint(uint8_t code)
+{
+    const bool is_about_who_we_are = code == 4 || code == 5 || code == 0x86 || code == 0x87;
+    return is_about_who_we_are ? ": user name, password or client certificate?" : "";
+}
+
 static void before_library(const struct mqtt_client *client)
 {
     if (client->tls) {
@@ -612,7 +619,8 @@ static void take_connack(struct mqtt_client *client, const struct mqtt_packet *c
     if (code != 0) {
         client->closed.refused = true;
         client->closed.reason_code = code;
-        finish(client, "%s: the broker refused the connection: %s (0x%02x)", client->where, refusal_text(code), code);
+        finish(client, "%s: the broker refused the connection: %s (0x%02x)%s", client->where, refusal_text(code), code,
+               refusal_hint(code));
         return;
     }
     if (mosquitto_want_write(client->library)) { /* the answer to a CONNECT of which we have yet to send the end */

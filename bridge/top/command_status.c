@@ -154,12 +154,30 @@ static void begin_line(struct report *report, const char *name)
     buf_appendf(&report->out, "%-10s", name);
 }
 
-/* Text from outside, on a line of its own if it is long. */
+/* The start of text that fits a line below the names, cut at a space if there is one to cut at. */
+static size_t line_of(struct slice text)
+{
+    enum { WIDTH = COLUMNS - 10 };
+    size_t size = WIDTH;
+    if (text.size <= WIDTH) {
+        return text.size;
+    }
+    while (size > 0 && text.data[size] != ' ') {
+        size--;
+    }
+    for (size = size > 0 ? size : WIDTH; size > WIDTH - 4 && (text.data[size] & 0xc0) == 0x80; size--) {
+    } /* never within a character */
+    return size;
+}
+
+/* Text from outside on lines of its own: what is wrong stands at its end, so nothing of it is cut. */
 static void append_reason(struct report *report, struct slice reason)
 {
-    if (reason.size > 0) {
+    while (reason.size > 0) {
+        const size_t size = line_of(reason), next = size + (size < reason.size && reason.data[size] == ' ');
         buf_appendf(&report->out, "\n%-10s", "");
-        terminal_append(&report->out, reason, COLUMNS - 10);
+        terminal_append(&report->out, (struct slice){reason.data, size}, SIZE_MAX);
+        reason = (struct slice){reason.data + next, reason.size - next};
     }
 }
 
@@ -224,6 +242,7 @@ static void print_journal(struct report *report)
     buf_append_text(out, " dead");
     if (dead > 0) {
         colour(report, "0");
+        buf_append_text(out, " (why: meowbridge events --state dead)");
     }
     if (text(report, "journal.path").size > 0) {
         buf_append_text(out, "\n          ");
@@ -267,6 +286,35 @@ static void print_counts(struct report *report)
     buf_append_char(&report->out, '\n');
 }
 
+/* For each reason for which webhooks were refused, how many were, and what helps; nothing where none was. */
+static void print_refusals(struct report *report)
+{
+    static const struct {
+        const char *name, *words;
+    } reasons[] = {
+        {"malformed", "not a whole MeowFlow event (400): the log says what is missing"},
+        {"badTimestamp", "timestamp missing or over 5 minutes off (403): the clock?"},
+        {"badSignature", "wrong signature (403): why, says meowbridge explain"},
+        {"wrongApp", "of another app (403): apps[].id is not its appId"},
+        {"unknownPath", "to a path that no app has (404): apps[].path"},
+        {"wrongMethod", "not a POST (405)"},
+        {"tooSlow", "not whole in time (408): http.timeout"},
+        {"tooLarge", "too large (413, 431): http.max_body"},
+        {"rateLimited", "above the app's rate_limit (429)"},
+        {"unavailable", "could not be kept (503): the log says why"},
+    };
+    for (size_t i = 0; i < sizeof reasons / sizeof reasons[0]; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "counts.refusedBy.%s", reasons[i].name);
+        const double count = number(report, path);
+        if (count > 0) {
+            begin_line(report, "refused");
+            append_count(&report->out, count);
+            buf_appendf(&report->out, " %s\n", reasons[i].words);
+        }
+    }
+}
+
 /* Of the last minute in which anything was published. */
 static void print_latency(struct report *report)
 {
@@ -301,6 +349,7 @@ static int print_report(struct report *report)
     print_rates(report);
     print_latency(report);
     print_counts(report);
+    print_refusals(report);
     if (report->out.failed) {
         command_complain("out of memory");
         return EXIT_FAILED;

@@ -1,6 +1,7 @@
 """docs/consumers.md: the commands, the Python consumer and the configurations in it, as they stand there, against the real bridge and Mosquitto."""
 
 import json
+import os
 import re
 import shlex
 import sqlite3
@@ -159,3 +160,37 @@ def render(entity, payload):
     environment = jinja2.Environment()
     environment.filters["to_json"] = json.dumps
     return json.loads(environment.from_string(entity["value_template"]).render(value_json=json.loads(payload)))
+
+
+DEBIAN = """pid_file {folder}/mosquitto.pid
+persistence true
+persistence_location {folder}/
+log_dest file {folder}/said.log
+include_dir {folder}/conf.d
+user root
+"""
+
+
+def test_the_brokers_configuration_works_where_it_says_that_it_belongs_beside_debians_own(tmp_path, bridges):  # noqa: F811
+    """Mosquitto takes a second persistence_location, and some others, for a mistake, and does not start."""
+    (tmp_path / "conf.d").mkdir()
+    ours = documents.read("conf/mosquitto/mosquitto.conf").replace("/etc/mosquitto/meowbridge.acl", os.path.join(documents.ROOT, "conf/mosquitto/acl"))
+    for user in ("meowbridge", "consumer"):
+        (tmp_path / "passwords").touch()
+        subprocess.run(["mosquitto_passwd", "-b", str(tmp_path / "passwords"), user, f"{user}-password"], check=True)
+    (tmp_path / "bridge-password").write_text("meowbridge-password\n")
+    broker = Broker(tmp_path)  # noqa: F811
+    ours = ours.replace("/etc/mosquitto/meowbridge.passwords", str(tmp_path / "passwords")).replace("listener 1883", f"listener {broker.port}")
+    (tmp_path / "conf.d/meowbridge.conf").write_text(ours)
+    with open(broker.config, "w") as f:
+        f.write(DEBIAN.format(folder=tmp_path))
+    broker.start()
+    try:
+        bridge = bridges(broker, config={"mqtt": {"username": "meowbridge", "password_file": str(tmp_path / "bridge-password")}}).connected()
+        words = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(broker.port), "-u", "consumer", "-P", "consumer-password", "-i", "c", "-c", "-q", "1",
+                 "-t", "meowflow/#"]
+        subprocess.run([*words, "-E"], check=True, timeout=30)
+        assert bridge.post(event(payload=b'"through"')).status == 200
+        assert subprocess.run([*words, "-C", "1"], check=True, timeout=30, capture_output=True).stdout == b'"through"\n'
+    finally:
+        broker.stop()

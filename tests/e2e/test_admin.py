@@ -427,6 +427,22 @@ def test_the_status_command_fails_where_the_bridge_is_not_ready_or_the_token_is_
     assert run("status", "--json", "-c", bridge.config_path).returncode == 1
 
 
+def test_the_status_command_names_each_cause_whole_and_what_helps(bridges, broker):
+    bridge = bridges(broker, config={"admin": {"listen": f"127.0.0.1:{free_port()}"}, "routes": [{"event": "never"}]}).connected()
+    assert "refused  " not in run("status", "-c", bridge.config_path).stdout
+    assert bridge.post(event()).status == 200
+    assert bridge.post(event(), secret="wrong").status == 403
+    wait_until(lambda: status(bridge)["journal"]["dead"] == 1, "the dead event")
+    broker.stop()
+    trouble = wait_until(lambda: (t := status(bridge)["broker"]["trouble"]) and "Connection refused" in t and t, "the trouble")
+    said = run("status", "-c", bridge.config_path).stdout
+    assert len(trouble) > 70 and trouble in " ".join(said.split())
+    assert "1 dead (why: meowbridge events --state dead)" in said
+    assert "refused   1 wrong signature (403): why, says meowbridge explain\n" in said
+    assert all(len(line) <= 80 for line in said.split("\n"))
+    assert 'detail="another secret, or host, path or body changed on the way: ask meowbridge explain"' in bridge.log()
+
+
 # --- the stream ---
 
 

@@ -582,12 +582,13 @@ static void a_refusal_is_told_with_its_reason(void **state)
     (void)state;
     expect_refusal(5, "\x20\x03\x00\x86\x00", 5, 0x86, "the broker refused the connection: bad user name or password (0x86)");
     expect_refusal(5, "\x20\x03\x00\x85\x00", 5, 0x85, "client identifier not valid (0x85)");
-    expect_refusal(5, "\x20\x09\x00\x87\x06\x1f\x00\x03its", 11, 0x87, "not authorized (0x87)");
+    expect_refusal(5, "\x20\x09\x00\x87\x06\x1f\x00\x03its", 11, 0x87,
+                   "not authorized (0x87): user name, password or client certificate?");
     expect_refusal(5, "\x20\x03\x00\x9a\x00", 5, 0x9a, "retain not supported (0x9a)");
     expect_refusal(5, "\x20\x02\x00\x01", 4, 0x84, "unsupported protocol version (0x84)"); /* a broker of 3.1.1 */
     static const char *const version_3[] = {"unacceptable protocol version (0x01)", "client identifier rejected (0x02)",
-                                            "server unavailable (0x03)", "bad user name or password (0x04)",
-                                            "not authorized (0x05)"};
+                                            "server unavailable (0x03)", "bad user name or password (0x04): user name",
+                                            "not authorized (0x05): user name"};
     for (int code = 1; code <= 5; code++) {
         char connack[] = {0x20, 2, 0, (char)code};
         expect_refusal(3, connack, sizeof connack, (uint8_t)code, version_3[code - 1]);
