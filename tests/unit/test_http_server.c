@@ -243,7 +243,7 @@ static struct http_server_options usual(void)
         .timeout_ms = 10000,
         .max_connections = 1000,
         .single_headers = single_headers,
-        .handler = {&script, on_headers, on_whole, on_resumed, on_turn_over, on_finished, error_body, on_refused},
+        .handler = {&script, on_headers, on_whole, on_resumed, on_turn_over, on_finished, error_body, on_refused, NULL},
     };
 }
 
