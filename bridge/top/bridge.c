@@ -544,7 +544,7 @@ static void tell_status(struct bridge *bridge)
              (unsigned long long)(journal.last_seq - journal.cursor), (unsigned long long)journal.dead,
              publisher.trouble[0] ? ": " : "", publisher.trouble);
     if (strcmp(text, bridge->told) != 0) {
-        strcpy(bridge->told, text);
+        memcpy(bridge->told, text, sizeof bridge->told);
         tell(bridge, "STATUS=%s", text);
     }
 }
