@@ -68,7 +68,7 @@ def test_an_ordinary_user_runs_it_without_a_warning(tmp_path, broker):
     bridge = harness.Bridge(folder, broker, start=False)
     log = open(bridge.log_path, "ab")
     bridge._log_start = 0
-    bridge.process = subprocess.Popen([harness.BINARY, "serve", "-c", bridge.config_path], stdout=log, stderr=log, env=bridge.env, cwd=folder,
+    bridge.process = subprocess.Popen([harness.binary_for_anybody(tmp_path), "serve", "-c", bridge.config_path], stdout=log, stderr=log, env=bridge.env, cwd=folder,
                                       user=user, group=user, extra_groups=[])
     try:
         bridge.connected()
@@ -206,7 +206,7 @@ def test_what_a_command_has_in_memory_is_nobodys_to_read(tmp_path, command):
                  "send": ["--url", "http://127.0.0.1:1/webhook", "--count", "1000", "--rate", "1"]}[command]
     env = {"PATH": os.environ["PATH"], "MEOWBRIDGE_SECRET": SECRETS["secret"], "MEOWBRIDGE_HTTP_LISTEN": "127.0.0.1:0",
            "MEOWBRIDGE_ADMIN_LISTEN": "127.0.0.1:0"}
-    process = subprocess.Popen([harness.BINARY, command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    process = subprocess.Popen([harness.binary_for_anybody(tmp_path), command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                cwd=tmp_path, env=env, user=65532, group=65532, extra_groups=[])
     try:
         wait_until(lambda: is_closed(process.pid), "the process to close itself")

@@ -97,10 +97,10 @@ def test_the_bridge_runs_behind_the_filter_of_its_unit(tmp_path, broker):
     refused = refused_calls()
     assert {"capset", "mount", "setuid", "ptrace", "sched_setscheduler"} <= refused
     sanitizers_need = {"ptrace"}
-    log = tmp_path / "log"
+    log, program = tmp_path / "log", harness.binary_for_anybody(tmp_path)
     with open(log, "w") as out:
         process = subprocess.Popen(
-            [harness.BINARY, "serve", "-c", str(config)], stdout=out, stderr=out, preexec_fn=enter, cwd=state,
+            [program, "serve", "-c", str(config)], stdout=out, stderr=out, preexec_fn=enter, cwd=state,
             env={"CREDENTIALS_DIRECTORY": str(credentials), "MEOWBRIDGE_HTTP_LISTEN": "127.0.0.1:0",
                  "MEOWBRIDGE_ADMIN_LISTEN": "127.0.0.1:0", "MEOWBRIDGE_MQTT_URL": f"mqtt://127.0.0.1:{broker.port}"})
     try:
