@@ -45,17 +45,22 @@ static const struct field {
 struct members {
     struct json_value object;
     struct json_value field[FIELD_COUNT]; /* text.data is NULL where the member is missing */
+    size_t next;                          /* the field behind the one found last */
+    const struct field *twice;            /* the first that was found again */
     size_t others;                        /* members that are no field */
     size_t escaped_bytes;                 /* of all literals that may need scratch */
 };
 
-static size_t find_field(const struct json_value *name)
+/* Looks at `first` first, and then round the table: whoever sends the members in the table's order has each found at once. */
+static size_t find_field(const struct json_value *name, size_t first)
 {
-    size_t i = 0;
-    while (i < FIELD_COUNT && !jsonscan_string_is(name, fields[i].name)) {
-        i++;
+    for (size_t n = 0; n < FIELD_COUNT; n++) {
+        size_t i = (first + n) % FIELD_COUNT;
+        if (jsonscan_string_is(name, fields[i].name)) {
+            return i;
+        }
     }
-    return i;
+    return FIELD_COUNT;
 }
 
 static size_t scratch_bytes(const struct json_value *value)
@@ -63,24 +68,21 @@ static size_t scratch_bytes(const struct json_value *value)
     return value->has_escapes ? value->text.size : 0;
 }
 
-static enum err collect_members(struct members *members, struct error *why)
+static void collect_member(void *ctx, const struct json_value *name, const struct json_value *value)
 {
-    struct json_iterator it;
-    struct json_value name, value;
-    for (jsonscan_enter(&it, &members->object); jsonscan_next(&it, &name, &value);) {
-        size_t i = find_field(&name);
-        if (i == FIELD_COUNT) {
-            members->others++;
-            members->escaped_bytes += scratch_bytes(&name);
-            continue;
-        }
-        if (members->field[i].text.data) {
-            return error_set(why, ERR_INVALID, "member %s stands twice", fields[i].name.data);
-        }
-        members->field[i] = value;
-        members->escaped_bytes += scratch_bytes(&value);
+    struct members *members = ctx;
+    size_t i = find_field(name, members->next);
+    if (i == FIELD_COUNT) {
+        members->others++;
+        members->escaped_bytes += scratch_bytes(name);
+        return;
     }
-    return ERR_NONE;
+    if (members->field[i].text.data && !members->twice) {
+        members->twice = &fields[i];
+    }
+    members->field[i] = *value;
+    members->escaped_bytes += scratch_bytes(value);
+    members->next = i + 1;
 }
 
 static enum err read_members(struct members *members, struct slice body, struct error *why)
@@ -88,7 +90,7 @@ static enum err read_members(struct members *members, struct slice body, struct 
     size_t offset;
     struct error cause;
     *members = (struct members){0};
-    enum err err = jsonscan_document(body, &members->object, &offset, &cause);
+    enum err err = jsonscan_members(body, &members->object, collect_member, members, &offset, &cause);
     if (err == ERR_FULL) {
         return error_set(why, ERR_INVALID, "%s", cause.text);
     }
@@ -98,7 +100,10 @@ static enum err read_members(struct members *members, struct slice body, struct 
     if (members->object.type != JSON_OBJECT) {
         return error_set(why, ERR_INVALID, "the body is not a JSON object");
     }
-    return collect_members(members, why);
+    if (members->twice) {
+        return error_set(why, ERR_INVALID, "member %s stands twice", members->twice->name.data);
+    }
+    return ERR_NONE;
 }
 
 static int compare_names(const void *a, const void *b)
@@ -135,7 +140,7 @@ static enum err check_other_names(const struct members *members, struct buf *scr
     struct json_value name, value;
     size_t count = 0;
     for (jsonscan_enter(&it, &members->object); jsonscan_next(&it, &name, &value);) {
-        if (find_field(&name) == FIELD_COUNT) {
+        if (find_field(&name, 0) == FIELD_COUNT) {
             names[count++] = jsonscan_unescape(&name, scratch);
         }
     }
