@@ -17,9 +17,10 @@
 
 struct scanner {
     const unsigned char *end;
-    const unsigned char *at; /* where a function has failed ... */
-    const char *wrong;       /* ... and what is wrong there */
-    uint64_t objects;        /* the lowest bit is the innermost container */
+    const unsigned char *words_end; /* before it a whole word can be loaded */
+    const unsigned char *at;        /* where a function has failed ... */
+    const char *wrong;              /* ... and what is wrong there */
+    uint64_t objects;               /* the lowest bit is the innermost container */
     unsigned depth;
     bool too_deep;
     bool has_escapes; /* of the string scanned last */
@@ -67,6 +68,11 @@ static const uint8_t classes[256] = {
     ['v' ... 0x7f] = PLAIN,
 };
 
+static inline struct scanner scanner_of(const unsigned char *start, const unsigned char *end)
+{
+    return (struct scanner){.end = end, .words_end = end - start >= WORD ? end - (WORD - 1) : start};
+}
+
 static const unsigned char *fail(struct scanner *s, const unsigned char *at, const char *wrong)
 {
     s->at = at;
@@ -86,7 +92,7 @@ static inline bool has_class(const struct scanner *s, const unsigned char *at, e
 
 static inline bool has_word(const struct scanner *s, const unsigned char *at)
 {
-    return s->end - at >= WORD;
+    return at < s->words_end;
 }
 
 static inline uint64_t load_word(const unsigned char *at)
@@ -116,7 +122,7 @@ static const unsigned char *skip_space_run(const struct scanner *s, const unsign
 
 static inline const unsigned char *skip_space(const struct scanner *s, const unsigned char *at)
 {
-    return has_class(s, at, SPACE) ? skip_space_run(s, at) : at;
+    return at < s->end && *at <= ' ' ? skip_space_run(s, at) : at;
 }
 
 /* Flags what ends a run of plain bytes: controls and the quote (with one bit flipped that is all below '!', and nothing else is),
@@ -295,14 +301,14 @@ static const unsigned char *scan_scalar(struct scanner *s, const unsigned char *
 }
 
 /* A member's name; behind_name then goes on to its value. */
-static const unsigned char *scan_name(struct scanner *s, const unsigned char *at)
+static inline const unsigned char *scan_name(struct scanner *s, const unsigned char *at)
 {
     return is_at(s, at, '"') ? scan_string(s, at) : fail(s, at, "a member name is expected");
 }
 
-static const unsigned char *behind_name(struct scanner *s, const unsigned char *at)
+static inline const unsigned char *behind_name(struct scanner *s, const unsigned char *at)
 {
-    at = skip_space(s, at);
+    at = is_at(s, at, ':') ? at : skip_space(s, at);
     return is_at(s, at, ':') ? skip_space(s, at + 1) : fail(s, at, "a colon is expected");
 }
 
@@ -316,9 +322,10 @@ static inline const unsigned char *to_value(struct scanner *s, const unsigned ch
     return at;
 }
 
+/* The brackets of objects and those of arrays are one bit apart. */
 static inline bool opens_container(const struct scanner *s, const unsigned char *at)
 {
-    return is_at(s, at, '{') || is_at(s, at, '[');
+    return at < s->end && (*at | 0x20) == '{';
 }
 
 static inline bool closes_container(const struct scanner *s, const unsigned char *at)
@@ -369,21 +376,28 @@ static inline const unsigned char *scan_first(struct scanner *s, const unsigned 
     return scan_scalar(s, at);
 }
 
+/* Behind a value: closes the containers that end with it, and goes on to the next value in one that does not. */
+static inline const unsigned char *to_next_value(struct scanner *s, const unsigned char *at, unsigned outside)
+{
+    while (s->depth > outside) {
+        at = skip_space(s, at);
+        if (!closes_container(s, at)) {
+            at = scan_comma(s, at);
+            return at ? to_value(s, at) : NULL;
+        }
+        at = close_container(s, at);
+    }
+    return at;
+}
+
 /* A value, with all that it contains. */
 static const unsigned char *scan_value(struct scanner *s, const unsigned char *at)
 {
     const unsigned outside = s->depth;
-    at = scan_first(s, at);
-    while (at && s->depth > outside) {
-        at = skip_space(s, at);
-        if (closes_container(s, at)) {
-            at = close_container(s, at);
-            continue;
-        }
-        at = scan_comma(s, at);
-        at = at ? to_value(s, at) : NULL;
-        at = at ? scan_first(s, at) : NULL;
-    }
+    do {
+        at = scan_first(s, at);
+        at = at ? to_next_value(s, at, outside) : NULL;
+    } while (at && s->depth > outside);
     return at;
 }
 
@@ -407,17 +421,17 @@ static enum json_type type_of(char first)
     }
 }
 
-/* What was scanned last, from start to end. */
+/* The value scanned last, from start to end. */
 static inline struct json_value value_of(const struct scanner *s, const unsigned char *start, const unsigned char *end)
 {
     enum json_type type = type_of((char)*start);
     return (struct json_value){.type = type,
-                               .text = {(const char *)start, (size_t)(end - start)},
                                .has_escapes = type == JSON_STRING && s->has_escapes,
-                               .is_integer = type == JSON_NUMBER && s->is_integer};
+                               .is_integer = type == JSON_NUMBER && s->is_integer,
+                               .text = {(const char *)start, (size_t)(end - start)}};
 }
 
-static const unsigned char *scan_element(struct scanner *s, const unsigned char *start, struct json_value *value)
+static inline const unsigned char *scan_element(struct scanner *s, const unsigned char *start, struct json_value *value)
 {
     const unsigned char *at = scan_value(s, start);
     if (at) {
@@ -426,15 +440,15 @@ static const unsigned char *scan_element(struct scanner *s, const unsigned char 
     return at;
 }
 
-static const unsigned char *scan_member(struct scanner *s, const unsigned char *at, struct json_value *name,
+static const unsigned char *scan_member(struct scanner *s, const unsigned char *start, struct json_value *name,
                                         struct json_value *value)
 {
-    const unsigned char *start = at;
-    at = scan_name(s, at);
+    const unsigned char *at = scan_name(s, start);
     if (!at) {
         return NULL;
     }
-    *name = value_of(s, start, at);
+    *name = (struct json_value){
+        .type = JSON_STRING, .has_escapes = s->has_escapes, .text = {(const char *)start, (size_t)(at - start)}};
     at = behind_name(s, at);
     return at ? scan_element(s, at, value) : NULL;
 }
@@ -481,7 +495,7 @@ enum err jsonscan_members(struct slice text, struct json_value *value, jsonscan_
                           struct error *why)
 {
     const unsigned char *start = (const unsigned char *)(text.size > 0 ? text.data : "");
-    struct scanner s = {.end = start + text.size};
+    struct scanner s = scanner_of(start, start + text.size);
     struct json_value found;
     if (scan_document(&s, start, &found, each, ctx)) {
         *value = found;
@@ -512,7 +526,7 @@ void jsonscan_enter(struct json_iterator *it, const struct json_value *container
 
 bool jsonscan_next(struct json_iterator *it, struct json_value *key, struct json_value *value)
 {
-    struct scanner s = {.end = (const unsigned char *)it->end};
+    struct scanner s = scanner_of((const unsigned char *)it->at, (const unsigned char *)it->end);
     struct json_value unused;
     const unsigned char *at = skip_space(&s, (const unsigned char *)it->at);
     if (is_at(&s, at, ',')) {
@@ -581,12 +595,9 @@ static bool take_piece(struct slice *rest, char store[4], struct slice *piece)
     return true;
 }
 
-struct slice jsonscan_unescape(const struct json_value *string, struct buf *scratch)
+/* Kept apart from the usual case, which needs nothing of this: no frame, no store. */
+static __attribute__((noinline)) struct slice unescape(struct slice rest, struct buf *scratch)
 {
-    struct slice rest = without_quotes(string), piece;
-    if (!string->has_escapes) {
-        return rest;
-    }
     /* A reallocation would pull earlier slices of scratch from under the caller. */
     if (scratch->size + rest.size >= scratch->capacity || rest.size > scratch->limit - scratch->size) {
         scratch->failed = true;
@@ -595,6 +606,7 @@ struct slice jsonscan_unescape(const struct json_value *string, struct buf *scra
         return (struct slice){0};
     }
     char store[4];
+    struct slice piece;
     size_t start = scratch->size;
     while (take_piece(&rest, store, &piece)) {
         buf_append(scratch, piece);
@@ -602,13 +614,16 @@ struct slice jsonscan_unescape(const struct json_value *string, struct buf *scra
     return (struct slice){scratch->data + start, scratch->size - start};
 }
 
-bool jsonscan_string_is(const struct json_value *string, struct slice text)
+struct slice jsonscan_unescape(const struct json_value *string, struct buf *scratch)
 {
-    struct slice rest = without_quotes(string), piece;
-    if (!string->has_escapes) {
-        return slice_equal(rest, text);
-    }
+    struct slice text = without_quotes(string);
+    return string->has_escapes ? unescape(text, scratch) : text;
+}
+
+static __attribute__((noinline)) bool is_unescaped(struct slice rest, struct slice text)
+{
     char store[4];
+    struct slice piece;
     while (take_piece(&rest, store, &piece)) {
         if (!slice_starts(text, piece)) {
             return false;
@@ -616,4 +631,10 @@ bool jsonscan_string_is(const struct json_value *string, struct slice text)
         text = (struct slice){text.data + piece.size, text.size - piece.size};
     }
     return text.size == 0 && rest.size == 0;
+}
+
+bool jsonscan_string_is(const struct json_value *string, struct slice text)
+{
+    struct slice literal = without_quotes(string);
+    return string->has_escapes ? is_unescaped(literal, text) : slice_equal(literal, text);
 }
