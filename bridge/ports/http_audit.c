@@ -7,12 +7,8 @@
  * parser overwrites both ends of a line with NULs. */
 #include "http_audit.h"
 
-#include "meowbridge/err.h"
-
 #include <stdio.h>
 #include <string.h>
-
-enum { MAX_SINGLES = 32 };
 
 /* RFC 9110, 5.6.2 */
 static const bool is_token_char[256] = {
@@ -58,20 +54,23 @@ static void fault(struct http_audit *audit, struct slice name, const char *what)
     snprintf(audit->message, sizeof audit->message, "header \"%s\" %s", shown, what);
 }
 
-void http_audit_begin(struct http_audit *audit, const char *const *single_headers)
+void http_audit_begin(struct http_audit *audit, const struct http_singles *singles)
 {
-    *audit = (struct http_audit){.single_headers = single_headers};
+    *audit = (struct http_audit){.singles = *singles};
+    for (size_t i = 0; i < singles->count; i++) {
+        singles->values[i] = (struct slice){0};
+    }
 }
 
-static void check_single(struct http_audit *audit, struct slice name)
+static void check_single(struct http_audit *audit, struct slice name, struct slice value)
 {
-    for (unsigned i = 0; audit->single_headers && audit->single_headers[i]; i++) {
-        ASSERT(i < MAX_SINGLES);
-        if (slice_equal_nocase(name, slice_of(audit->single_headers[i]))) {
-            if (audit->seen_singles & 1u << i) {
+    const struct http_singles *singles = &audit->singles;
+    for (size_t i = 0; i < singles->count; i++) {
+        if (slice_equal_nocase(name, singles->names[i])) {
+            if (singles->values[i].data) {
                 fault(audit, name, "is given twice");
             }
-            audit->seen_singles |= 1u << i;
+            singles->values[i] = value;
         }
     }
 }
@@ -120,7 +119,7 @@ void http_audit_header(struct http_audit *audit, struct slice name, struct slice
             fault(audit, name, "has a control character");
         }
         check_framing(audit, name, value);
-        check_single(audit, name);
+        check_single(audit, name, value);
     }
 }
 

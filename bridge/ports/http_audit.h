@@ -9,9 +9,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Headers that may stand once only, and their values in a request: data NULL where it is absent. */
+struct http_singles {
+    const struct slice *names;
+    struct slice *values;
+    size_t count;
+};
+
 struct http_audit {
-    const char *const *single_headers; /* NULL-terminated, at most 32; may be NULL */
-    uint32_t seen_singles;             /* bit i: single_headers[i] was seen */
+    struct http_singles singles;
     unsigned hosts, lengths, codings;
     bool coding_is_chunked, expects_continue;
     struct slice host;
@@ -21,7 +27,8 @@ struct http_audit {
     char message[200];        /* the first fault; empty: none */
 };
 
-void http_audit_begin(struct http_audit *audit, const char *const *single_headers);
+/* The values are set to absent. */
+void http_audit_begin(struct http_audit *audit, const struct http_singles *singles);
 /* Each header in order. name and value must be the parser's own pointers into the head. */
 void http_audit_header(struct http_audit *audit, struct slice name, struct slice value);
 /* Ends it: the request line as parsed (method and version, too, where they came), and the size of the head on the wire from the

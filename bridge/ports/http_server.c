@@ -35,6 +35,7 @@ static void connection_free(struct http_connection *c)
 {
     struct http_server *server = c->loop->server;
     http_request_finish(c);
+    http_reply_forget(c);
     buf_free(&c->request.target);
     http_tls_release(c->credentials);
     if (c->peer.address.ss_family != AF_UNIX) {
@@ -414,6 +415,10 @@ enum err http_server_open(struct http_server **out, const struct http_server_opt
     server->options = *options;
     snprintf(server->name, sizeof server->name, "%s", options->name);
     server->options.name = server->name;
+    for (const char *const *name = options->single_headers; name && *name; name++) {
+        ASSERT(server->single_count < HTTP_MAX_SINGLES);
+        server->singles[server->single_count++] = slice_of(*name);
+    }
     server->listener.fd = -1;
     int64_t tick_ms = options->timeout_ms / 8;
     server->tick_ms = tick_ms < 50 ? 50 : earlier(tick_ms, 1000);
