@@ -141,7 +141,7 @@ static enum MHD_Result take_headers(struct http_connection *c, const char *metho
     struct http_server *server = c->loop->server;
     struct http_request *r = &c->request;
     struct http_audit audit;
-    http_audit_begin(&audit, server->options.single_headers);
+    http_audit_begin(&audit, server->options.single_headers, http_head_is_clean(&c->socket.head));
     MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, audit_header, &audit);
     const union MHD_ConnectionInfo *head = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
     r->method = slice_of(method);
@@ -158,6 +158,7 @@ static enum MHD_Result take_headers(struct http_connection *c, const char *metho
         set_error(r, fault ? 400 : 411, fault ? fault : "chunked bodies are not taken here");
         return queue_early(c);
     }
+    http_head_pass(&c->socket.head, r->method.data + r->head_size, r->is_chunked ? HTTP_HEAD_UNTIL_END : r->declared);
     r->is_known = true;
     atomic_fetch_add(&server->under_way, 1);
     server->options.handler.headers(server->options.handler.ctx, r);
