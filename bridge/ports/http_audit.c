@@ -1,10 +1,9 @@
 /* The parser (libmicrohttpd 0.9.75) forgives what RFC 9112 calls an error, and each thing that it forgives is a place where a
  * proxy in front of it may count the bytes of a request in another way. Most of it shows in names and values. What does not
  * show is found by place: the parser leaves the parts where they came, so each must begin exactly where the one before it and
- * the bytes between them end, up to the end of the head. A NUL (the parser's strings end there), a line ended by LF alone or spare
- * blanks in the request line move what follows. A folded line moves the name behind its value, since the parser copies it to
- * join the parts. What leaves no trace is a NUL in the place of a line's CR, and one behind the last value where a LF alone makes up for it: the
- * parser overwrites both ends of a line with NULs. */
+ * the bytes between them end, up to the end of the head. A line ended by LF alone or spare blanks in the request line move what
+ * follows. A folded line moves the name behind its value, since the parser copies it to join the parts. A NUL can leave no trace
+ * at all, for the parser overwrites both ends of a line with NULs, so http_head looks for it before the parser does. */
 #include "http_audit.h"
 
 #include <stdio.h>
@@ -54,9 +53,9 @@ static void fault(struct http_audit *audit, struct slice name, const char *what)
     snprintf(audit->message, sizeof audit->message, "header \"%s\" %s", shown, what);
 }
 
-void http_audit_begin(struct http_audit *audit, const struct http_singles *singles)
+void http_audit_begin(struct http_audit *audit, const struct http_singles *singles, bool is_clean)
 {
-    *audit = (struct http_audit){.singles = *singles};
+    *audit = (struct http_audit){.singles = *singles, .has_gap = !is_clean};
     for (size_t i = 0; i < singles->count; i++) {
         singles->values[i] = (struct slice){0};
     }

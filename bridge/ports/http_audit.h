@@ -23,12 +23,12 @@ struct http_audit {
     struct slice host;
     uint64_t declared;        /* Content-Length, if there is one */
     const char *first, *next; /* where the first header line begins, and where one behind the last must */
-    bool has_gap;             /* one did not begin there */
+    bool has_gap;             /* one did not begin there, or a NUL was in the head */
     char message[200];        /* the first fault; empty: none */
 };
 
-/* The values are set to absent. */
-void http_audit_begin(struct http_audit *audit, const struct http_singles *singles);
+/* The values are set to absent. is_clean: of http_head, and all that is known of NULs where the parser has left none of its own. */
+void http_audit_begin(struct http_audit *audit, const struct http_singles *singles, bool is_clean);
 /* Each header in order. name and value must be the parser's own pointers into the head. */
 void http_audit_header(struct http_audit *audit, struct slice name, struct slice value);
 /* Ends it: the request line as parsed (method and version, too, where they came), and the size of the head on the wire from the

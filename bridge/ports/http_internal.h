@@ -1,6 +1,6 @@
 /* http_internal: what the files of the HTTP server share. http_server.c has the loops, http_request.c a request's way,
  * http_reply.c the answers, http_stream.c those that go on, http_refusal.c those that libmicrohttpd would give by itself,
- * http_deadline.c the clocks.
+ * http_deadline.c the clocks, http_socket.c what libmicrohttpd receives.
  *
  * One libmicrohttpd daemon a loop, with external epoll and without a listening socket: its own epoll threads hang when exactly
  * 128 sockets are ready in one turn, and its accepting knows neither a limit over all loops nor what to do without a free
@@ -29,6 +29,7 @@
 #include "http_linger.h"
 #include "http_listen.h"
 #include "http_parser.h"
+#include "http_socket.h"
 #include "http_tls.h"
 #include "meowbridge/heartbeat.h"
 #include "meowbridge/http_server.h"
@@ -94,6 +95,7 @@ struct http_connection {
     struct MHD_Connection *mhd;
     struct http_tls_credentials *credentials; /* NULL: no TLS */
     int fd;                                   /* libmicrohttpd's */
+    struct http_socket socket;                /* what comes on it */
     bool is_early;                            /* answered before its request was read to the end */
     bool was_used;                            /* a request on it was answered */
     int64_t since_ms;       /* when the phase began; HEADERS, BODY, DISCARD: when the request's first byte came */

@@ -157,7 +157,8 @@ static enum MHD_Result take_headers(struct http_connection *c, const char *metho
     struct http_request *r = &c->request;
     struct head head = {.request = r};
     struct http_audit *audit = &head.audit;
-    http_audit_begin(audit, &(struct http_singles){server->singles, r->singles, server->single_count});
+    const struct http_singles singles = {server->singles, r->singles, server->single_count};
+    http_audit_begin(audit, &singles, http_head_is_clean(&c->socket.head));
     MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, audit_header, &head);
     const union MHD_ConnectionInfo *size = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
     r->method = slice_of(method);
@@ -174,6 +175,7 @@ static enum MHD_Result take_headers(struct http_connection *c, const char *metho
         set_error(r, fault ? 400 : 411, fault ? fault : "chunked bodies are not taken here");
         return queue_early(c);
     }
+    http_head_pass(&c->socket.head, r->method.data + r->head_size, r->is_chunked ? HTTP_HEAD_UNTIL_END : r->declared);
     r->is_known = true;
     atomic_fetch_add(&server->under_way, 1);
     server->options.handler.headers(server->options.handler.ctx, r);

@@ -53,6 +53,7 @@ static void on_connection(void *ctx, struct MHD_Connection *mhd, void **context,
         loop->entering = NULL;
         *context = c;
         c->mhd = mhd;
+        http_socket_open(&c->socket, c->fd, c->credentials != NULL);
         c->next = loop->connections;
         if (c->next) {
             c->next->previous = c;
@@ -62,6 +63,7 @@ static void on_connection(void *ctx, struct MHD_Connection *mhd, void **context,
     }
     struct http_connection *c = *context;
     int unread = 0;
+    http_socket_close(c->fd);
     if (c->is_early || (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0)) {
         http_linger_add(&loop->linger, c->fd, loop->now_ms);
     }
@@ -76,7 +78,7 @@ static void add_connection(struct http_loop *loop, int fd, const struct http_pee
 {
     struct http_server *server = loop->server;
     bool is_unix = peer->address.ss_family == AF_UNIX;
-    struct http_connection *c = calloc(1, sizeof *c);
+    struct http_connection *c = fd < HTTP_SOCKET_FDS ? calloc(1, sizeof *c) : NULL;
     if (!c || (!is_unix && !http_peer_enters(&server->peer_counts, peer->ip))) {
         free(c);
         close(fd);
@@ -391,6 +393,7 @@ static enum err open_parts(struct http_server *server, struct error *why)
     const struct http_server_options *o = &server->options;
     bool has_tls = o->tls_certificate_file && o->tls_certificate_file[0];
     enum err err = http_refusal_init(why);
+    err = err ? err : http_socket_init(why);
     if (!err && has_tls) {
         err = http_tls_open(&server->tls, o->tls_certificate_file, o->tls_key_file, why);
     }

@@ -1,0 +1,32 @@
+/* http_socket: internal to the HTTP server. The server's connections as libmicrohttpd meets them in system calls: what is to be
+ * known or done there, and it has no hook for.
+ *
+ * libmicrohttpd receives by calling recv, or gnutls_record_recv where the server has TLS, through its table of dynamic symbols;
+ * functions of those names in the executable stand before the C library's and GnuTLS's (http_refusal.c has more of that). So they
+ * stand here. They do what the ones behind them do, for whoever calls, in any thread, and besides keep a struct http_socket for
+ * each descriptor that is a connection of a server. What is read from any other descriptor, what is only looked at (MSG_PEEK), and
+ * what GnuTLS receives, which is not the client's text, passes through: that costs one look into a table.
+ *
+ * A socket is its loop's thread's, from http_socket_open to http_socket_close; other threads' look into the table finds that a
+ * descriptor is not theirs to care for. What was received is followed by http_head.
+ *
+ * Where libmicrohttpd would not call by this way nothing would be seen of a request, and each be refused. */
+#ifndef MEOWBRIDGE_HTTP_SOCKET_H
+#define MEOWBRIDGE_HTTP_SOCKET_H
+
+#include "http_head.h"
+#include "meowbridge/err.h"
+
+enum { HTTP_SOCKET_FDS = 1 << 20 }; /* Linux gives a process no more unless it is told to (fs.nr_open) */
+
+struct http_socket {
+    bool is_tls;
+    struct http_head head;
+};
+
+MUST_CHECK enum err http_socket_init(struct error *why); /* before the first is opened; again is harmless */
+/* fd, below HTTP_SOCKET_FDS, is a connection from here on; socket must stand still until it is closed. */
+void http_socket_open(struct http_socket *socket, int fd, bool is_tls);
+void http_socket_close(int fd); /* before the descriptor is */
+
+#endif
