@@ -441,5 +441,6 @@ void http_request_park(struct http_request *request)
     ASSERT(request->phase == PHASE_WHOLE && !request->is_answered);
     http_phase_enter(c, PHASE_PARKED);
     c->loop->parked++;
+    http_socket_park(&c->socket);
     MHD_suspend_connection(c->mhd);
 }
