@@ -5,6 +5,7 @@
  * goes back; for retention). kept and key stand before head and body, so that reading them touches no overflow page. */
 #include "journal_db.h"
 #include "journal_internal.h"
+#include "journal_vfs.h"
 
 #include <sqlite3.h>
 
@@ -305,7 +306,11 @@ static enum err prepare_all(struct db *db, struct error *why)
 
 static enum err open_handle(struct db *db, const char *name, int flags, struct error *why)
 {
-    int status = sqlite3_open_v2(name, &db->handle, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL);
+    const char *vfs = flags & SQLITE_OPEN_READWRITE ? vfs_register() : NULL;
+    if (flags & SQLITE_OPEN_READWRITE && !vfs) {
+        return no_memory(why);
+    }
+    int status = sqlite3_open_v2(name, &db->handle, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, vfs);
     if (status != SQLITE_OK) {
         return fail(db, status, why);
     }

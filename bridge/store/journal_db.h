@@ -1,4 +1,5 @@
-/* journal_db: the journal's database. All SQL, all of SQLite and its error codes stop here.
+/* journal_db: the journal's database. All SQL, all of SQLite (but for its log's way to the file, journal_vfs.h) and its error codes
+ * stop here.
  *
  *   state       one row: how far the publisher and the index are, the clock, the client id
  *   events      seq -> event; pending above the cursor, published (until they are deleted) up to it; flags: is it a replay and
