@@ -63,7 +63,7 @@ static void begin(struct fixture *f)
     snprintf(f->dir, sizeof f->dir, "/tmp/meowbridge-test-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     snprintf(f->path, sizeof f->path, "%s/j", f->dir);
-    const struct journal_options options = {f->path, 3600000, 0};
+    const struct journal_options options = {f->path, 3600000, 0, event_label};
     const struct journal_hooks hooks = {ignore_batch, NULL, ignore, NULL};
     assert_int_equal(journal_open_sqlite(&f->journal, &options, &why), ERR_NONE);
     assert_int_equal(journal_start(f->journal, &hooks, &why), ERR_NONE);
