@@ -26,6 +26,11 @@ static const char schema[] =
     "CREATE TABLE pages(id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);"
     "CREATE TABLE probe(id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);";
 
+/* Came later than the others. An earlier version takes no notice of it, so it makes no new schema. */
+static const char stretches_schema[] =
+    "CREATE TABLE stretches(number INTEGER PRIMARY KEY, earliest INTEGER NOT NULL, latest INTEGER NOT NULL,"
+    " labels BLOB NOT NULL);";
+
 enum statement {
     BEGIN,
     COMMIT,
@@ -64,6 +69,13 @@ enum statement {
     DEAD_FROM,
     EVENT_MOVE,
     DEAD_DELETE,
+    STRETCH_READ,
+    OF_STRETCHES, /* those from here on need the table */
+    STRETCH_PUT = OF_STRETCHES,
+    STRETCH_IS_THERE,
+    STRETCH_DELETE,
+    STRETCH_DOWN,
+    STRETCH_UP,
     STATEMENT_COUNT
 };
 
@@ -84,6 +96,12 @@ enum statement {
 #define LOOK_ONE_SQL                                                                                            \
     "SELECT " LOOK_COLUMNS(d) ", d.died, d.reason FROM dead d WHERE d.seq = ?1 UNION ALL SELECT " LOOK_COLUMNS( \
         e) ", NULL, NULL FROM events e WHERE e.seq = ?1 LIMIT 1"
+
+#define STRETCH_READ_SQL                                                                                                    \
+    "SELECT " LOOK_COLUMNS(e) ", NULL, NULL FROM events e WHERE e.seq >= ?1 AND e.seq < ?2 UNION ALL SELECT " LOOK_COLUMNS( \
+        d) ", NULL, NULL FROM dead d WHERE d.seq >= ?1 AND d.seq < ?2"                                                      \
+           " AND NOT EXISTS(SELECT 1 FROM events e WHERE e.seq = d.seq) ORDER BY seq"
+#define STRETCH_SQL "SELECT number, earliest, latest, labels FROM stretches WHERE number BETWEEN ?1 AND ?2 ORDER BY number"
 
 #define TOUCH_SQL                                                                                 \
     "SELECT EXISTS(SELECT 1 FROM dead), EXISTS(SELECT 1 FROM runs), EXISTS(SELECT 1 FROM pages)," \
@@ -130,6 +148,12 @@ static const char *const statements[STATEMENT_COUNT] = {
     [DEAD_FROM] = "SELECT seq, kept FROM dead WHERE seq >= ?1 ORDER BY seq LIMIT 1",
     [EVENT_MOVE] = "UPDATE events SET flags = ?2 WHERE seq = ?1",
     [DEAD_DELETE] = "DELETE FROM dead WHERE seq = ?1",
+    [STRETCH_READ] = STRETCH_READ_SQL,
+    [STRETCH_PUT] = "INSERT OR REPLACE INTO stretches(number, earliest, latest, labels) VALUES(?1, ?2, ?3, ?4)",
+    [STRETCH_IS_THERE] = "SELECT count(*) FROM stretches WHERE number = ?1",
+    [STRETCH_DELETE] = "DELETE FROM stretches WHERE number < ?1",
+    [STRETCH_DOWN] = STRETCH_SQL " DESC",
+    [STRETCH_UP] = STRETCH_SQL,
 };
 
 enum {
@@ -149,7 +173,7 @@ struct db {
     sqlite3 *handle;
     sqlite3_stmt *prepared[STATEMENT_COUNT];
     char *path, *log_path;
-    bool is_reader, keeps_log, is_lazy;
+    bool is_reader, keeps_log, is_lazy, has_stretches;
     struct file_identity file, log;
     bool log_is_known;
     int64_t page_size, pages_in_use;
@@ -290,9 +314,21 @@ static int log_grew(void *ctx, sqlite3 *handle, const char *name, int frames)
     return SQLITE_OK;
 }
 
-static enum err prepare_all(struct db *db, struct error *why)
+/* A number that is asked for once. */
+static enum err ask_number(struct db *db, const char *sql, int64_t *out, struct error *why)
 {
-    for (int i = 0; i < STATEMENT_COUNT; i++) {
+    sqlite3_stmt *statement;
+    int status = sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL);
+    status = status == SQLITE_OK ? sqlite3_step(statement) : status;
+    enum err code = status == SQLITE_ROW ? ERR_NONE : fail(db, status, why);
+    *out = status == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    sqlite3_finalize(statement);
+    return code;
+}
+
+static enum err prepare(struct db *db, int first, int end, struct error *why)
+{
+    for (int i = first; i < end; i++) {
         int status = sqlite3_prepare_v3(db->handle, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &db->prepared[i], NULL);
         if (status == SQLITE_ERROR) { /* a table or a column is missing */
             status = SQLITE_CORRUPT;
@@ -302,6 +338,20 @@ static enum err prepare_all(struct db *db, struct error *why)
         }
     }
     return ERR_NONE;
+}
+
+static enum err prepare_all(struct db *db, struct error *why)
+{
+    int64_t count = 0;
+    enum err code = prepare(db, 0, OF_STRETCHES, why);
+    if (code == ERR_NONE) {
+        code = ask_number(db, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'stretches'", &count, why);
+    }
+    if (code == ERR_NONE && count > 0) {
+        code = prepare(db, OF_STRETCHES, STATEMENT_COUNT, why);
+        db->has_stretches = code == ERR_NONE;
+    }
+    return code;
 }
 
 static enum err open_handle(struct db *db, const char *name, int flags, struct error *why)
@@ -373,6 +423,9 @@ static enum err create_schema(struct db *db, struct error *why)
     enum err code = execute(db, "BEGIN EXCLUSIVE", why);
     if (code == ERR_NONE) {
         code = execute(db, schema, why);
+    }
+    if (code == ERR_NONE) {
+        code = execute(db, stretches_schema, why);
     }
     if (code == ERR_NONE) {
         code = execute(db, sql, why);
@@ -480,6 +533,10 @@ static enum err check_unseen(const char *path, struct error *why)
     }
     if (code == ERR_NONE) {
         code = run_statement(db, TOUCH_ALL, why);
+    }
+    if (code == ERR_NONE && db->has_stretches) {
+        bool is_there;
+        code = db_stretch_is_there(db, 0, &is_there, why);
     }
     free_db(db);
     free(uri);
@@ -847,7 +904,12 @@ enum err db_event_trim(struct db *db, uint64_t upto, int64_t kept_until, size_t 
         return code;
     }
     bind_u64(db, EVENT_DELETE, 1, last);
-    return run_statement(db, EVENT_DELETE, why);
+    code = run_statement(db, EVENT_DELETE, why);
+    if (code == ERR_NONE && db->has_stretches) {
+        bind_u64(db, STRETCH_DELETE, 1, (last + 1) / DB_STRETCH);
+        code = run_statement(db, STRETCH_DELETE, why);
+    }
+    return code;
 }
 
 enum err db_event_bury(struct db *db, uint64_t seq, int64_t died_ms, const char *reason, bool *added, struct error *why)
@@ -954,19 +1016,68 @@ enum err db_pages_trim(struct db *db, uint64_t run, bool *empty, struct error *w
     return run_statement(db, PAGES_DELETE, why);
 }
 
-/* --- looking, and replaying --- */
+/* --- stretches --- */
 
-/* A number that is asked for once. */
-static enum err ask_number(struct db *db, const char *sql, int64_t *out, struct error *why)
+enum err db_stretches_create(struct db *db, struct error *why)
 {
-    sqlite3_stmt *statement;
-    int status = sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL);
-    status = status == SQLITE_OK ? sqlite3_step(statement) : status;
-    enum err code = status == SQLITE_ROW ? ERR_NONE : fail(db, status, why);
-    *out = status == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
-    sqlite3_finalize(statement);
+    if (db->has_stretches) {
+        return ERR_NONE;
+    }
+    enum err code = db_begin(db, DB_DURABLE, why);
+    if (code == ERR_NONE) {
+        code = execute(db, stretches_schema, why);
+    }
+    if (code == ERR_NONE) {
+        code = db_commit(db, why);
+    }
+    if (code != ERR_NONE) {
+        db_rollback(db);
+        return code;
+    }
+    code = prepare(db, OF_STRETCHES, STATEMENT_COUNT, why);
+    db->has_stretches = code == ERR_NONE;
     return code;
 }
+
+enum err db_stretch_put(struct db *db, const struct db_stretch *stretch, struct error *why)
+{
+    bind_u64(db, STRETCH_PUT, 1, stretch->number);
+    bind_i64(db, STRETCH_PUT, 2, stretch->earliest_ms);
+    bind_i64(db, STRETCH_PUT, 3, stretch->latest_ms);
+    bind_bytes(db, STRETCH_PUT, 4, stretch->labels.data, stretch->labels.size);
+    return run_statement(db, STRETCH_PUT, why);
+}
+
+enum err db_stretch_is_there(struct db *db, uint64_t number, bool *out, struct error *why)
+{
+    int64_t count = 0;
+    bind_u64(db, STRETCH_IS_THERE, 1, number);
+    enum err code = read_number(db, STRETCH_IS_THERE, &count, why);
+    *out = count > 0;
+    return code;
+}
+
+enum err db_stretch_walk(struct db *db, uint64_t first, uint64_t last, bool newest_first,
+                         bool (*each)(void *ctx, const struct db_stretch *stretch), void *ctx, struct error *why)
+{
+    const enum statement id = newest_first ? STRETCH_DOWN : STRETCH_UP;
+    bool row, goes_on = db->has_stretches;
+    enum err code = ERR_NONE;
+    if (!goes_on) {
+        return ERR_NONE;
+    }
+    bind_u64(db, id, 1, first);
+    bind_u64(db, id, 2, last);
+    while (goes_on && (code = next_row(db, id, &row, why)) == ERR_NONE && row) {
+        const struct db_stretch stretch = {column_u64(db, id, 0), column_i64(db, id, 1), column_i64(db, id, 2),
+                                           column_slice(db, id, 3)};
+        goes_on = each(ctx, &stretch);
+    }
+    sqlite3_reset(db->prepared[id]);
+    return code;
+}
+
+/* --- looking, and replaying --- */
 
 /* By SQL and not by reading the header: closing another descriptor of the file would drop the locks of a bridge in this process. */
 static enum err check_ours(struct db *db, struct error *why)
@@ -1064,6 +1175,25 @@ enum err db_look(struct db *db, const struct db_looking *looking, bool (*each)(v
         goes_on = each(ctx, &look);
     }
     sqlite3_reset(db->prepared[id]);
+    return code;
+}
+
+enum err db_stretch_read(struct db *db, uint64_t from, uint64_t end, bool (*each)(void *ctx, const struct db_look *row),
+                         void *ctx, struct error *why)
+{
+    bind_u64(db, STRETCH_READ, 1, from);
+    bind_u64(db, STRETCH_READ, 2, end);
+    bool row, goes_on = true;
+    enum err code = ERR_NONE;
+    while (goes_on && (code = next_row(db, STRETCH_READ, &row, why)) == ERR_NONE && row) {
+        struct db_look look;
+        if (!read_look(db, STRETCH_READ, &look)) {
+            code = fail(db, SQLITE_CORRUPT, why);
+            break;
+        }
+        goes_on = each(ctx, &look);
+    }
+    sqlite3_reset(db->prepared[STRETCH_READ]);
     return code;
 }
 

@@ -786,7 +786,7 @@ static void a_damaged_journal_is_refused_and_left_alone(void **unused)
     assert_left_alone(&f, ERR_CORRUPT, "is damaged: its end is missing");
     write_file(f.path, data, 50);
     assert_left_alone(&f, ERR_CORRUPT, "meowbridge");
-    for (size_t page = 0; page < 7; page++) { /* the roots of all tables */
+    for (size_t page = 0; page < 8; page++) { /* the roots of all tables */
         char *damaged = malloc(size);
         memcpy(damaged, data, size);
         memset(damaged + page * 8192 + 100 * (page == 0), 0xa5, 8192 - 100 * (page == 0));

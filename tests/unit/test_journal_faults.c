@@ -222,7 +222,7 @@ static _Noreturn void cut_power(void)
 
 /* --- what a run may leave behind --- */
 
-enum { RUN_EVENTS = 240, SMALL_RUN_EVENTS = 24, RUN_BATCH = 12, RUN_BODY = 4000 };
+enum { RUN_EVENTS = 264 /* over one stretch */, SMALL_RUN_EVENTS = 24, RUN_BATCH = 12, RUN_BODY = 4000 };
 
 struct run {
     struct fixture f;
@@ -320,6 +320,7 @@ static void check_what_is_left(struct run *run)
         }
     }
     assert_int_equal(seq, run->events);
+    WAIT_FOR(check_stretches(f) == (int64_t)run->events / 256);
 }
 
 static void begin_run(struct run *run, uint64_t events)
