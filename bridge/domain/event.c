@@ -41,6 +41,7 @@ static const struct field {
     {{"pushTime", 8}, offsetof(struct event, push_time), FIELD_STRING, true},
 };
 #define FIELD_COUNT (sizeof fields / sizeof fields[0])
+enum { FIELD_APP_ID = 2, FIELD_NAME = 3 }; /* where those two stand in the table */
 
 struct members {
     struct json_value object;
@@ -542,4 +543,73 @@ enum err event_decode(struct event *out, struct slice head, struct slice body, s
     }
     *out = event;
     return ERR_NONE;
+}
+
+/* --- labels: two literals, with a byte in between that none can hold --- */
+
+enum { LABEL_SEPARATOR = '\n' };
+
+/* Where the first fields stand in the body. A loop of its own, since every event that is stored passes here. */
+static bool read_spans(struct slice head, struct slice body, struct slice spans[FIELD_NAME + 1])
+{
+    const unsigned char *at = (const unsigned char *)head.data, *end = at + head.size;
+    if (at == end || *at++ != HEAD_VERSION) {
+        return false;
+    }
+    for (size_t i = 0; i <= FIELD_NAME; i++) {
+        uint64_t numbers[2] = {0, 0};
+        for (int n = 0; n < 2; n++) {
+            unsigned shift = 0;
+            do {
+                if (at == end || shift > 56) {
+                    return false;
+                }
+                numbers[n] |= (uint64_t)(*at & 0x7f) << shift;
+                shift += 7;
+            } while (*at++ & 0x80);
+        }
+        if (numbers[0] > body.size || numbers[1] > body.size - numbers[0]) {
+            return false;
+        }
+        spans[i] = (struct slice){body.data + numbers[0], (size_t)numbers[1]};
+    }
+    return true;
+}
+
+bool event_label(struct slice head, struct slice body, struct buf *out)
+{
+    struct slice spans[FIELD_NAME + 1];
+    if (!read_spans(head, body, spans)) {
+        return false;
+    }
+    const struct slice app_id = spans[FIELD_APP_ID], name = spans[FIELD_NAME];
+    const size_t size = app_id.size + 1 + name.size;
+    char *place = buf_reserve(out, size);
+    if (!place) {
+        return false;
+    }
+    memcpy(place, app_id.data, app_id.size);
+    place[app_id.size] = LABEL_SEPARATOR;
+    memcpy(place + app_id.size + 1, name.data, name.size);
+    place[size] = 0;
+    out->size += size;
+    return true;
+}
+
+static bool read_literal(size_t field, struct slice literal, struct buf *scratch, struct slice *out)
+{
+    struct json_value value;
+    return jsonscan_document(literal, &value, NULL, NULL) == ERR_NONE &&
+           read_field(&fields[field], &value, scratch, out, NULL) == ERR_NONE;
+}
+
+bool event_label_read(struct slice label, struct slice *app_id, struct slice *name, struct buf *scratch)
+{
+    const char *separator = label.size > 0 ? memchr(label.data, LABEL_SEPARATOR, label.size) : NULL;
+    if (!separator || reserve_scratch(scratch, label.size, NULL) != ERR_NONE) {
+        return false;
+    }
+    const size_t size = (size_t)(separator - label.data);
+    return read_literal(FIELD_APP_ID, (struct slice){label.data, size}, scratch, app_id) &&
+           read_literal(FIELD_NAME, (struct slice){separator + 1, label.size - size - 1}, scratch, name);
 }

@@ -23,13 +23,20 @@ struct page {
     size_t left;
     bool (*each)(void *ctx, const struct listed_event *event);
     void *ctx;
-    struct buf scratch;
+    struct buf scratch, label;
 };
 
-static bool passes(const struct event_filter *filter, const struct event *event)
+static bool passes(const struct event_filter *filter, struct slice app_id, struct slice name)
 {
-    return (filter->name.size == 0 || route_pattern_matches(filter->name, event->name)) &&
-           (filter->app_id.size == 0 || slice_equal(filter->app_id, event->app_id));
+    return (filter->name.size == 0 || route_pattern_matches(filter->name, name)) &&
+           (filter->app_id.size == 0 || slice_equal(filter->app_id, app_id));
+}
+
+static bool wants(void *ctx, struct slice label)
+{
+    struct page *page = ctx;
+    struct slice app_id, name;
+    return !event_label_read(label, &app_id, &name, &page->label) || passes(page->filter, app_id, name);
 }
 
 static bool visit(void *ctx, const struct journal_view_event *stored)
@@ -37,7 +44,7 @@ static bool visit(void *ctx, const struct journal_view_event *stored)
     struct page *page = ctx;
     struct listed_event event;
     event_list_decode(&event, stored, &page->scratch);
-    if (!passes(page->filter, &event.event)) {
+    if (!passes(page->filter, event.event.app_id, event.event.name)) {
         return true;
     }
     page->left--;
@@ -49,10 +56,17 @@ enum err event_list_page(struct journal_view *view, const struct event_filter *f
                          struct error *why)
 {
     ASSERT(limit > 0 && max_visited > 0);
-    struct page page = {filter, limit, each, ctx, {0}};
+    struct page page = {filter, limit, each, ctx, {0}, {0}};
+    struct journal_view_filter journal = filter->journal;
+    if (filter->name.size > 0 || filter->app_id.size > 0) {
+        journal.wants = wants;
+        journal.wants_ctx = &page;
+    }
     buf_init(&page.scratch, SIZE_MAX / 2);
-    enum err err = journal_view_walk(view, &filter->journal, max_visited, visit, &page, next, why);
+    buf_init(&page.label, SIZE_MAX / 2);
+    enum err err = journal_view_walk(view, &journal, max_visited, visit, &page, next, why);
     buf_free(&page.scratch);
+    buf_free(&page.label);
     return err;
 }
 

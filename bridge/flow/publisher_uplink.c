@@ -237,9 +237,12 @@ static void wait_for_attempt(struct uplink *uplink, size_t next)
     enter(uplink, WAITING);
 }
 
+/* With the broker's address in front, unless it stands there already: among several, one must know which. */
 static void note_error(struct uplink *uplink, const char *why)
 {
-    snprintf(uplink->trouble, sizeof uplink->trouble, "%s: %s", uplink->brokers[uplink->current].url, why);
+    const char *url = uplink->brokers[uplink->current].url, *scheme_end = strstr(url, "://");
+    const bool is_named = strstr(why, scheme_end ? scheme_end + 3 : url) != NULL;
+    snprintf(uplink->trouble, sizeof uplink->trouble, "%s%s%s", is_named ? "" : url, is_named ? "" : ": ", why);
     memcpy(uplink->last_error, uplink->trouble, sizeof uplink->last_error);
     uplink->last_error_ms = clock_wall_ms();
 }

@@ -5,6 +5,7 @@
  * goes back; for retention). kept and key stand before head and body, so that reading them touches no overflow page. */
 #include "journal_db.h"
 #include "journal_internal.h"
+#include "journal_vfs.h"
 
 #include <sqlite3.h>
 
@@ -25,6 +26,11 @@ static const char schema[] =
     "CREATE TABLE pages(id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);"
     "CREATE TABLE probe(id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);";
 
+/* Came later than the others. An earlier version takes no notice of it, so it makes no new schema. */
+static const char stretches_schema[] =
+    "CREATE TABLE stretches(number INTEGER PRIMARY KEY, earliest INTEGER NOT NULL, latest INTEGER NOT NULL,"
+    " labels BLOB NOT NULL);";
+
 enum statement {
     BEGIN,
     COMMIT,
@@ -39,6 +45,8 @@ enum statement {
     PROBE_PUT,
     PROBE_DELETE,
     EVENT_PUT,
+    EVENT_NEXT,
+    EVENTS_NEXT,
     EVENT_LAST,
     EVENT_OLDEST,
     EVENT_READ,
@@ -63,8 +71,20 @@ enum statement {
     DEAD_FROM,
     EVENT_MOVE,
     DEAD_DELETE,
+    STRETCH_READ,
+    OF_STRETCHES, /* those from here on need the table */
+    STRETCH_PUT = OF_STRETCHES,
+    STRETCH_IS_THERE,
+    STRETCH_DELETE,
+    STRETCH_DOWN,
+    STRETCH_UP,
     STATEMENT_COUNT
 };
+
+/* An event behind the last one, whose number follows from that: SQLite then looks for no place in the b-tree. */
+#define NEXT_SQL "INSERT OR FAIL INTO events(accepted, kept, flags, key, head, body) VALUES" NEXT_ROW
+#define NEXT_ROW "(?, ?, ?, ?, ?, ?)"
+#define NEXT_ROWS NEXT_SQL ", " NEXT_ROW ", " NEXT_ROW ", " NEXT_ROW ", " NEXT_ROW ", " NEXT_ROW ", " NEXT_ROW ", " NEXT_ROW
 
 #define BURY_SQL                                                                            \
     "INSERT OR IGNORE INTO dead(seq, died, reason, accepted, kept, flags, key, head, body)" \
@@ -84,6 +104,12 @@ enum statement {
     "SELECT " LOOK_COLUMNS(d) ", d.died, d.reason FROM dead d WHERE d.seq = ?1 UNION ALL SELECT " LOOK_COLUMNS( \
         e) ", NULL, NULL FROM events e WHERE e.seq = ?1 LIMIT 1"
 
+#define STRETCH_READ_SQL                                                                                                    \
+    "SELECT " LOOK_COLUMNS(e) ", NULL, NULL FROM events e WHERE e.seq >= ?1 AND e.seq < ?2 UNION ALL SELECT " LOOK_COLUMNS( \
+        d) ", NULL, NULL FROM dead d WHERE d.seq >= ?1 AND d.seq < ?2"                                                      \
+           " AND NOT EXISTS(SELECT 1 FROM events e WHERE e.seq = d.seq) ORDER BY seq"
+#define STRETCH_SQL "SELECT number, earliest, latest, labels FROM stretches WHERE number BETWEEN ?1 AND ?2 ORDER BY number"
+
 #define TOUCH_SQL                                                                                 \
     "SELECT EXISTS(SELECT 1 FROM dead), EXISTS(SELECT 1 FROM runs), EXISTS(SELECT 1 FROM pages)," \
     " EXISTS(SELECT 1 FROM probe)"
@@ -102,6 +128,8 @@ static const char *const statements[STATEMENT_COUNT] = {
     [PROBE_PUT] = "INSERT OR REPLACE INTO probe VALUES(1, zeroblob(?1))",
     [PROBE_DELETE] = "DELETE FROM probe",
     [EVENT_PUT] = "INSERT INTO events(seq, accepted, kept, flags, key, head, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [EVENT_NEXT] = NEXT_SQL,
+    [EVENTS_NEXT] = NEXT_ROWS,
     [EVENT_LAST] = "SELECT seq, kept FROM events ORDER BY seq DESC LIMIT 1",
     [EVENT_OLDEST] = "SELECT seq, kept FROM events ORDER BY seq LIMIT 1",
     [EVENT_READ] =
@@ -129,6 +157,12 @@ static const char *const statements[STATEMENT_COUNT] = {
     [DEAD_FROM] = "SELECT seq, kept FROM dead WHERE seq >= ?1 ORDER BY seq LIMIT 1",
     [EVENT_MOVE] = "UPDATE events SET flags = ?2 WHERE seq = ?1",
     [DEAD_DELETE] = "DELETE FROM dead WHERE seq = ?1",
+    [STRETCH_READ] = STRETCH_READ_SQL,
+    [STRETCH_PUT] = "INSERT OR REPLACE INTO stretches(number, earliest, latest, labels) VALUES(?1, ?2, ?3, ?4)",
+    [STRETCH_IS_THERE] = "SELECT count(*) FROM stretches WHERE number = ?1",
+    [STRETCH_DELETE] = "DELETE FROM stretches WHERE number < ?1",
+    [STRETCH_DOWN] = STRETCH_SQL " DESC",
+    [STRETCH_UP] = STRETCH_SQL,
 };
 
 enum {
@@ -142,13 +176,15 @@ enum {
     TRIM_BYTES = 2 * 1024 * 1024,
     TRIM_PAGES = 128,
     FRAME_HEADER = 24,
+    NEXT_AT_ONCE = 8, /* rows of EVENTS_NEXT */
+    NEXT_COLUMNS = 6,
 };
 
 struct db {
     sqlite3 *handle;
     sqlite3_stmt *prepared[STATEMENT_COUNT];
     char *path, *log_path;
-    bool is_reader, keeps_log, is_lazy;
+    bool is_reader, keeps_log, is_lazy, has_stretches;
     struct file_identity file, log;
     bool log_is_known;
     int64_t page_size, pages_in_use;
@@ -289,9 +325,21 @@ static int log_grew(void *ctx, sqlite3 *handle, const char *name, int frames)
     return SQLITE_OK;
 }
 
-static enum err prepare_all(struct db *db, struct error *why)
+/* A number that is asked for once. */
+static enum err ask_number(struct db *db, const char *sql, int64_t *out, struct error *why)
 {
-    for (int i = 0; i < STATEMENT_COUNT; i++) {
+    sqlite3_stmt *statement;
+    int status = sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL);
+    status = status == SQLITE_OK ? sqlite3_step(statement) : status;
+    enum err code = status == SQLITE_ROW ? ERR_NONE : fail(db, status, why);
+    *out = status == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    sqlite3_finalize(statement);
+    return code;
+}
+
+static enum err prepare(struct db *db, int first, int end, struct error *why)
+{
+    for (int i = first; i < end; i++) {
         int status = sqlite3_prepare_v3(db->handle, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &db->prepared[i], NULL);
         if (status == SQLITE_ERROR) { /* a table or a column is missing */
             status = SQLITE_CORRUPT;
@@ -303,9 +351,27 @@ static enum err prepare_all(struct db *db, struct error *why)
     return ERR_NONE;
 }
 
+static enum err prepare_all(struct db *db, struct error *why)
+{
+    int64_t count = 0;
+    enum err code = prepare(db, 0, OF_STRETCHES, why);
+    if (code == ERR_NONE) {
+        code = ask_number(db, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'stretches'", &count, why);
+    }
+    if (code == ERR_NONE && count > 0) {
+        code = prepare(db, OF_STRETCHES, STATEMENT_COUNT, why);
+        db->has_stretches = code == ERR_NONE;
+    }
+    return code;
+}
+
 static enum err open_handle(struct db *db, const char *name, int flags, struct error *why)
 {
-    int status = sqlite3_open_v2(name, &db->handle, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL);
+    const char *vfs = flags & SQLITE_OPEN_READWRITE ? vfs_register() : NULL;
+    if (flags & SQLITE_OPEN_READWRITE && !vfs) {
+        return no_memory(why);
+    }
+    int status = sqlite3_open_v2(name, &db->handle, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, vfs);
     if (status != SQLITE_OK) {
         return fail(db, status, why);
     }
@@ -368,6 +434,9 @@ static enum err create_schema(struct db *db, struct error *why)
     enum err code = execute(db, "BEGIN EXCLUSIVE", why);
     if (code == ERR_NONE) {
         code = execute(db, schema, why);
+    }
+    if (code == ERR_NONE) {
+        code = execute(db, stretches_schema, why);
     }
     if (code == ERR_NONE) {
         code = execute(db, sql, why);
@@ -475,6 +544,10 @@ static enum err check_unseen(const char *path, struct error *why)
     }
     if (code == ERR_NONE) {
         code = run_statement(db, TOUCH_ALL, why);
+    }
+    if (code == ERR_NONE && db->has_stretches) {
+        bool is_there;
+        code = db_stretch_is_there(db, 0, &is_there, why);
     }
     free_db(db);
     free(uri);
@@ -709,21 +782,54 @@ enum {
     MAX_REPLAYS = 127
 };
 
+static uint64_t plain_flags(const struct journal_event *event)
+{
+    return event->is_replay ? FLAG_REPLAY : 0;
+}
+
+/* From that parameter on. */
+static void bind_event(struct db *db, enum statement id, int first, const struct journal_event *event, uint64_t flags,
+                       int64_t kept_ms)
+{
+    bind_i64(db, id, first, event->accepted_ms);
+    bind_i64(db, id, first + 1, kept_ms);
+    bind_u64(db, id, first + 2, flags);
+    bind_bytes(db, id, first + 3, event->key, JOURNAL_KEY_BYTES);
+    bind_bytes(db, id, first + 4, event->head.data, event->head.size);
+    bind_bytes(db, id, first + 5, event->body.data, event->body.size);
+}
+
 static enum err put_event(struct db *db, const struct journal_event *event, uint64_t flags, int64_t kept_ms, struct error *why)
 {
     bind_u64(db, EVENT_PUT, 1, event->seq);
-    bind_i64(db, EVENT_PUT, 2, event->accepted_ms);
-    bind_i64(db, EVENT_PUT, 3, kept_ms);
-    bind_u64(db, EVENT_PUT, 4, flags);
-    bind_bytes(db, EVENT_PUT, 5, event->key, JOURNAL_KEY_BYTES);
-    bind_bytes(db, EVENT_PUT, 6, event->head.data, event->head.size);
-    bind_bytes(db, EVENT_PUT, 7, event->body.data, event->body.size);
+    bind_event(db, EVENT_PUT, 2, event, flags, kept_ms);
     return run_statement(db, EVENT_PUT, why);
 }
 
-enum err db_event_put(struct db *db, const struct journal_event *event, int64_t kept_ms, struct error *why)
+/* J2: the numbers are those that were meant. */
+static enum err put_next(struct db *db, enum statement id, const struct journal_event *const *events, size_t count,
+                         int64_t kept_ms, struct error *why)
 {
-    return put_event(db, event, event->is_replay ? FLAG_REPLAY : 0, kept_ms, why);
+    for (size_t i = 0; i < count; i++) {
+        bind_event(db, id, 1 + (int)i * NEXT_COLUMNS, events[i], plain_flags(events[i]), kept_ms);
+    }
+    enum err code = run_statement(db, id, why);
+    bool is_next = (uint64_t)sqlite3_last_insert_rowid(db->handle) == events[count - 1]->seq;
+    return code == ERR_NONE && !is_next ? fail(db, SQLITE_CORRUPT, why) : code;
+}
+
+enum err db_event_put(struct db *db, const struct journal_event *const *events, size_t count, int64_t kept_ms,
+                      struct error *why)
+{
+    size_t at = 1;
+    enum err code = put_event(db, events[0], plain_flags(events[0]), kept_ms, why);
+    for (; code == ERR_NONE && count - at >= NEXT_AT_ONCE; at += NEXT_AT_ONCE) {
+        code = put_next(db, EVENTS_NEXT, events + at, NEXT_AT_ONCE, kept_ms, why);
+    }
+    for (; code == ERR_NONE && at < count; at++) {
+        code = put_next(db, EVENT_NEXT, events + at, 1, kept_ms, why);
+    }
+    return code;
 }
 
 static enum err read_end(struct db *db, enum statement id, uint64_t *seq, int64_t *kept_ms, struct error *why)
@@ -842,7 +948,12 @@ enum err db_event_trim(struct db *db, uint64_t upto, int64_t kept_until, size_t 
         return code;
     }
     bind_u64(db, EVENT_DELETE, 1, last);
-    return run_statement(db, EVENT_DELETE, why);
+    code = run_statement(db, EVENT_DELETE, why);
+    if (code == ERR_NONE && db->has_stretches) {
+        bind_u64(db, STRETCH_DELETE, 1, (last + 1) / DB_STRETCH);
+        code = run_statement(db, STRETCH_DELETE, why);
+    }
+    return code;
 }
 
 enum err db_event_bury(struct db *db, uint64_t seq, int64_t died_ms, const char *reason, bool *added, struct error *why)
@@ -949,19 +1060,68 @@ enum err db_pages_trim(struct db *db, uint64_t run, bool *empty, struct error *w
     return run_statement(db, PAGES_DELETE, why);
 }
 
-/* --- looking, and replaying --- */
+/* --- stretches --- */
 
-/* A number that is asked for once. */
-static enum err ask_number(struct db *db, const char *sql, int64_t *out, struct error *why)
+enum err db_stretches_create(struct db *db, struct error *why)
 {
-    sqlite3_stmt *statement;
-    int status = sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL);
-    status = status == SQLITE_OK ? sqlite3_step(statement) : status;
-    enum err code = status == SQLITE_ROW ? ERR_NONE : fail(db, status, why);
-    *out = status == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
-    sqlite3_finalize(statement);
+    if (db->has_stretches) {
+        return ERR_NONE;
+    }
+    enum err code = db_begin(db, DB_DURABLE, why);
+    if (code == ERR_NONE) {
+        code = execute(db, stretches_schema, why);
+    }
+    if (code == ERR_NONE) {
+        code = db_commit(db, why);
+    }
+    if (code != ERR_NONE) {
+        db_rollback(db);
+        return code;
+    }
+    code = prepare(db, OF_STRETCHES, STATEMENT_COUNT, why);
+    db->has_stretches = code == ERR_NONE;
     return code;
 }
+
+enum err db_stretch_put(struct db *db, const struct db_stretch *stretch, struct error *why)
+{
+    bind_u64(db, STRETCH_PUT, 1, stretch->number);
+    bind_i64(db, STRETCH_PUT, 2, stretch->earliest_ms);
+    bind_i64(db, STRETCH_PUT, 3, stretch->latest_ms);
+    bind_bytes(db, STRETCH_PUT, 4, stretch->labels.data, stretch->labels.size);
+    return run_statement(db, STRETCH_PUT, why);
+}
+
+enum err db_stretch_is_there(struct db *db, uint64_t number, bool *out, struct error *why)
+{
+    int64_t count = 0;
+    bind_u64(db, STRETCH_IS_THERE, 1, number);
+    enum err code = read_number(db, STRETCH_IS_THERE, &count, why);
+    *out = count > 0;
+    return code;
+}
+
+enum err db_stretch_walk(struct db *db, uint64_t first, uint64_t last, bool newest_first,
+                         bool (*each)(void *ctx, const struct db_stretch *stretch), void *ctx, struct error *why)
+{
+    const enum statement id = newest_first ? STRETCH_DOWN : STRETCH_UP;
+    bool row, goes_on = db->has_stretches;
+    enum err code = ERR_NONE;
+    if (!goes_on) {
+        return ERR_NONE;
+    }
+    bind_u64(db, id, 1, first);
+    bind_u64(db, id, 2, last);
+    while (goes_on && (code = next_row(db, id, &row, why)) == ERR_NONE && row) {
+        const struct db_stretch stretch = {column_u64(db, id, 0), column_i64(db, id, 1), column_i64(db, id, 2),
+                                           column_slice(db, id, 3)};
+        goes_on = each(ctx, &stretch);
+    }
+    sqlite3_reset(db->prepared[id]);
+    return code;
+}
+
+/* --- looking, and replaying --- */
 
 /* By SQL and not by reading the header: closing another descriptor of the file would drop the locks of a bridge in this process. */
 static enum err check_ours(struct db *db, struct error *why)
@@ -1059,6 +1219,25 @@ enum err db_look(struct db *db, const struct db_looking *looking, bool (*each)(v
         goes_on = each(ctx, &look);
     }
     sqlite3_reset(db->prepared[id]);
+    return code;
+}
+
+enum err db_stretch_read(struct db *db, uint64_t from, uint64_t end, bool (*each)(void *ctx, const struct db_look *row),
+                         void *ctx, struct error *why)
+{
+    bind_u64(db, STRETCH_READ, 1, from);
+    bind_u64(db, STRETCH_READ, 2, end);
+    bool row, goes_on = true;
+    enum err code = ERR_NONE;
+    while (goes_on && (code = next_row(db, STRETCH_READ, &row, why)) == ERR_NONE && row) {
+        struct db_look look;
+        if (!read_look(db, STRETCH_READ, &look)) {
+            code = fail(db, SQLITE_CORRUPT, why);
+            break;
+        }
+        goes_on = each(ctx, &look);
+    }
+    sqlite3_reset(db->prepared[STRETCH_READ]);
     return code;
 }
 

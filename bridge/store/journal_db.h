@@ -1,4 +1,5 @@
-/* journal_db: the journal's database. All SQL, all of SQLite and its error codes stop here.
+/* journal_db: the journal's database. All SQL, all of SQLite (but for its log's way to the file, journal_vfs.h) and its error codes
+ * stop here.
  *
  *   state       one row: how far the publisher and the index are, the clock, the client id
  *   events      seq -> event; pending above the cursor, published (until they are deleted) up to it; flags: is it a replay and
@@ -6,6 +7,8 @@
  *   dead        copies of the events that were buried, with the reason, until they are replayed
  *   runs        the index of the keys of events up to state.indexed: sorted runs of keys (journal_run.h) ...
  *   pages       ... and their pages, (run, page) -> bytes
+ *   stretches   number / DB_STRETCH -> what is in that stretch of events (journal_stretch.h). Journals of earlier versions lack
+ *               this table: it is made when a bridge opens them, and those that only look do without it
  *
  * A handle belongs to one thread at a time. One writer and one reader at most; the writer alone writes and checkpoints,
  * because of the WAL-reset bug (SQLite 3.7.0 to 3.51.2). Errors: ERR_FULL, ERR_IO, ERR_CORRUPT, ERR_BUSY, ERR_MEMORY, with a sentence. */
@@ -57,7 +60,10 @@ MUST_CHECK enum err db_probe(struct db *db, size_t bytes, struct error *why);
 
 /* --- events --- */
 
-MUST_CHECK enum err db_event_put(struct db *db, const struct journal_event *event, int64_t kept_ms, struct error *why);
+/* Stores events, at least one. Their numbers are set: each is one above the one before, and the first above
+ * all that are stored. */
+MUST_CHECK enum err db_event_put(struct db *db, const struct journal_event *const *events, size_t count, int64_t kept_ms,
+                                 struct error *why);
 /* The newest one; seq 0 if there is none. */
 MUST_CHECK enum err db_event_last(struct db *db, uint64_t *seq, int64_t *kept_ms, struct error *why);
 MUST_CHECK enum err db_event_oldest(struct db *db, uint64_t *seq, int64_t *kept_ms, struct error *why);
@@ -100,6 +106,23 @@ MUST_CHECK enum err db_page_get(struct db *db, uint64_t run, uint32_t page, void
 /* Deletes a bounded number of a run's pages; *empty when none is left. */
 MUST_CHECK enum err db_pages_trim(struct db *db, uint64_t run, bool *empty, struct error *why);
 
+/* --- stretches: see journal_stretch.h --- */
+
+#define DB_STRETCH 256
+
+struct db_stretch {
+    uint64_t number;                /* of events number * DB_STRETCH to (number + 1) * DB_STRETCH - 1 */
+    int64_t earliest_ms, latest_ms; /* accepted */
+    struct slice labels;            /* one behind the other; empty: not known */
+};
+/* Makes the table where an earlier version left none. Before any other of these but db_stretch_walk. */
+MUST_CHECK enum err db_stretches_create(struct db *db, struct error *why);
+MUST_CHECK enum err db_stretch_put(struct db *db, const struct db_stretch *stretch, struct error *why);
+MUST_CHECK enum err db_stretch_is_there(struct db *db, uint64_t number, bool *out, struct error *why);
+/* Calls each for the stretches that are written down with first <= number <= last, in order, until it returns false. */
+MUST_CHECK enum err db_stretch_walk(struct db *db, uint64_t first, uint64_t last, bool newest_first,
+                                    bool (*each)(void *ctx, const struct db_stretch *stretch), void *ctx, struct error *why);
+
 /* --- looking, and replaying: what journal_view.c and replays in journal_sqlite.c need --- */
 
 /* Opens for reading a journal that somebody else may have open. has_log: a log lies beside it; without one the file is read as it
@@ -130,6 +153,10 @@ struct db_looking {
 /* Calls each for the events of these kinds, not for moved ones, in order, until it returns false. */
 MUST_CHECK enum err db_look(struct db *db, const struct db_looking *looking, bool (*each)(void *ctx, const struct db_look *row),
                             void *ctx, struct error *why);
+/* Every event with from <= seq < end, moved ones too, each once, in order, until each returns false. Only seq, accepted_ms, head
+ * and body mean something. */
+MUST_CHECK enum err db_stretch_read(struct db *db, uint64_t from, uint64_t end,
+                                    bool (*each)(void *ctx, const struct db_look *row), void *ctx, struct error *why);
 /* One event, whatever it is; *found is false if there is none. Its slices are valid until db_look_end. */
 MUST_CHECK enum err db_look_one(struct db *db, uint64_t seq, struct db_look *out, bool *found, struct error *why);
 void db_look_end(struct db *db);

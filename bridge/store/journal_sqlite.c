@@ -14,6 +14,7 @@
 #include "journal_db.h"
 #include "journal_index.h"
 #include "journal_internal.h"
+#include "journal_stretch.h"
 
 #include "meowbridge/clock.h"
 #include "meowbridge/heartbeat.h"
@@ -121,6 +122,7 @@ struct sqlite_journal {
     /* Immutable after opening. */
     char *path;
     int64_t retention_ms, max_bytes, slack_bytes, checkpoint_bytes;
+    journal_label *label;
     struct file_lock file_lock;
     char identity[JOURNAL_IDENTITY_SIZE];
     pthread_t thread;
@@ -129,6 +131,7 @@ struct sqlite_journal {
     /* The journal thread's, once it runs. */
     struct db *db;
     struct index *index;
+    struct stretches *stretches;
     struct timeline time;
     uint64_t oldest_seq; /* 0: no event */
     int64_t oldest_kept_ms;
@@ -158,6 +161,7 @@ struct batch {
     bool must_save;  /* even if there is nothing else to commit */
 
     uint64_t last_seq;
+    const struct journal_event *events[BATCH_ROWS]; /* stored ones */
     size_t stored;
     uint64_t dead;
     bool is_full;
@@ -214,23 +218,30 @@ static void take_batch(struct sqlite_journal *j, struct batch *batch)
 
 /* --- writing it --- */
 
-static enum err write_append(struct sqlite_journal *j, struct batch *batch, struct journal_append *append, int64_t now_ms,
-                             struct error *why)
+/* What becomes of an append; one that is to be stored gets its number and is noted, so that the batch's next ones know its key. */
+static enum err judge(struct sqlite_journal *j, struct batch *batch, struct journal_append *append, int64_t now_ms,
+                      struct error *why)
 {
     bool known;
-    enum err code = index_known(j->index, append->event->key, now_ms, &known, why);
+    struct journal_event *event = append->event;
+    enum err code = index_known(j->index, event->key, now_ms, &known, why);
     append->outcome = known ? JOURNAL_DUPLICATE : batch->is_full ? JOURNAL_REFUSED : JOURNAL_STORED;
-    if (code != ERR_NONE || append->outcome != JOURNAL_STORED) {
-        return code;
-    }
-    append->event->seq = batch->last_seq + 1;
-    code = db_event_put(j->db, append->event, now_ms, why);
-    if (code == ERR_NONE) {
-        index_add(j->index, append->event->key, now_ms, event_bytes(append->event));
-        batch->last_seq++;
-        batch->stored++;
+    if (code == ERR_NONE && append->outcome == JOURNAL_STORED) {
+        index_add(j->index, event->key, now_ms, event_bytes(event));
+        event->seq = ++batch->last_seq;
+        batch->events[batch->stored++] = event;
+        code = stretches_add(j->stretches, event, why);
     }
     return code;
+}
+
+static enum err write_appends(struct sqlite_journal *j, struct batch *batch, int64_t now_ms, struct error *why)
+{
+    enum err code = ERR_NONE;
+    for (struct journal_append *append = batch->appends.first; append && code == ERR_NONE; append = append->next) {
+        code = judge(j, batch, append, now_ms, why);
+    }
+    return code == ERR_NONE && batch->stored > 0 ? db_event_put(j->db, batch->events, batch->stored, now_ms, why) : code;
 }
 
 static enum err write_burials(struct sqlite_journal *j, struct batch *batch, struct error *why)
@@ -248,10 +259,7 @@ static enum err write_burials(struct sqlite_journal *j, struct batch *batch, str
 static enum err write_rows(struct sqlite_journal *j, struct batch *batch, struct error *why)
 {
     const int64_t now_ms = timeline_now(&j->time);
-    enum err code = ERR_NONE;
-    for (struct journal_append *append = batch->appends.first; append && code == ERR_NONE; append = append->next) {
-        code = write_append(j, batch, append, now_ms, why);
-    }
+    enum err code = write_appends(j, batch, now_ms, why);
     if (code == ERR_NONE) {
         code = write_burials(j, batch, why);
     }
@@ -283,8 +291,10 @@ static enum err write_batch(struct sqlite_journal *j, struct batch *batch, struc
     if (code != ERR_NONE) {
         db_rollback(j->db);
         index_undo(j->index);
+        stretches_undo(j->stretches);
     } else {
         index_commit(j->index, batch->last_seq);
+        stretches_commit(j->stretches);
     }
     return code;
 }
@@ -515,10 +525,11 @@ static enum err checkpoint(struct sqlite_journal *j, struct error *why)
 
 static bool has_step(struct sqlite_journal *j)
 {
-    return wants_checkpoint(j) || index_has_work(j->index, timeline_now(&j->time)) || wants_trim(j);
+    return wants_checkpoint(j) || index_has_work(j->index, timeline_now(&j->time)) || wants_trim(j) ||
+           stretches_has_work(j->stretches, j->oldest_seq, j->last_seq);
 }
 
-/* Trimming and the index take turns when both have work. */
+/* Trimming and the index take turns when both have work; the stretches, which only make looking quicker, wait for both. */
 static enum err step(struct sqlite_journal *j, struct error *why)
 {
     if (wants_checkpoint(j)) {
@@ -528,6 +539,9 @@ static enum err step(struct sqlite_journal *j, struct error *why)
     j->index_is_next = !j->index_is_next;
     if (wants_trim(j) && (!j->index_is_next || !index_has_work(j->index, now_ms))) {
         return trim(j, why);
+    }
+    if (!index_has_work(j->index, now_ms) && stretches_has_work(j->stretches, j->oldest_seq, j->last_seq)) {
+        return stretches_step(j->stretches, j->last_seq, why);
     }
     return index_step(j->index, now_ms, why);
 }
@@ -767,9 +781,41 @@ static bool pick_row(void *ctx, const struct db_look *row)
     return !piece->no_memory && picking->code == ERR_NONE;
 }
 
+struct passing {
+    const struct journal_replay *replay;
+    uint64_t next; /* everything before it is out of time */
+    size_t stretches;
+};
+
+static bool pass_stretch(void *ctx, const struct db_stretch *stretch)
+{
+    struct passing *passing = ctx;
+    const struct journal_replay *replay = passing->replay;
+    const bool is_out = stretch->latest_ms < replay->since_ms || stretch->earliest_ms >= replay->until_ms;
+    if (stretch->number * DB_STRETCH > passing->next || !is_out) {
+        return false;
+    }
+    passing->next = (stretch->number + 1) * DB_STRETCH;
+    return ++passing->stretches < REPLAY_LOOKS;
+}
+
+/* Passes over what was accepted at other times without reading it. */
+static enum err pass_over(struct sqlite_journal *j, const struct journal_replay *replay, uint64_t *at, struct error *why)
+{
+    struct passing passing = {.replay = replay, .next = *at + 1};
+    enum err code =
+        db_stretch_walk(j->db, passing.next / DB_STRETCH, replay->upto / DB_STRETCH, false, pass_stretch, &passing, why);
+    *at = passing.next - 1 < replay->upto ? passing.next - 1 : replay->upto;
+    return code;
+}
+
 /* Looks at a bounded stretch of numbers, so that what lies between the events that are wanted holds up no append. */
 static enum err pick_all(struct sqlite_journal *j, const struct journal_replay *replay, struct piece *piece, struct error *why)
 {
+    enum err code = pass_over(j, replay, &piece->at, why);
+    if (code != ERR_NONE) {
+        return code;
+    }
     const uint64_t left = replay->upto - piece->at;
     const struct db_looking looking = {
         .kinds = replay->dead_only ? DB_DEAD : DB_ALL,
@@ -779,7 +825,7 @@ static enum err pick_all(struct sqlite_journal *j, const struct journal_replay *
         .until_ms = INT64_MAX,
     };
     struct picking picking = {.j = j, .replay = replay, .piece = piece, .why = why};
-    enum err code = db_look(j->db, &looking, pick_row, &picking, why);
+    code = db_look(j->db, &looking, pick_row, &picking, why);
     code = code == ERR_NONE ? picking.code : code;
     if (code == ERR_NONE && !picking.is_cut && !piece->no_memory) {
         piece->at = looking.upto;
@@ -847,6 +893,7 @@ static enum err write_piece(struct sqlite_journal *j, struct piece *piece, uint6
         picked->event->seq = ++*last_seq;
         code = db_replay_put(j->db, picked->event, &picked->row, now_ms, why);
         *dead -= picked->row.is_dead;
+        code = code == ERR_NONE ? stretches_add(j->stretches, picked->event, why) : code;
     }
     if (code == ERR_NONE) {
         code = db_state_write(j->db, piece->cursor, *dead, now_ms, why);
@@ -854,6 +901,9 @@ static enum err write_piece(struct sqlite_journal *j, struct piece *piece, uint6
     code = code == ERR_NONE ? db_commit(j->db, why) : code;
     if (code != ERR_NONE) {
         db_rollback(j->db);
+        stretches_undo(j->stretches);
+    } else {
+        stretches_commit(j->stretches);
     }
     return code;
 }
@@ -1038,6 +1088,7 @@ static void free_journal(struct sqlite_journal *j)
 {
     db_close(&j->reader);
     index_close(&j->index);
+    stretches_close(&j->stretches);
     db_close(&j->db);
     file_lock_release(&j->file_lock);
     drop_burials(j, j->burial_count);
@@ -1087,7 +1138,9 @@ static enum err load(struct sqlite_journal *j, struct error *why)
     if (j->max_bytes > 0 && j->max_bytes / 8 < FRESH_BYTES) {
         options.fresh_bytes = (size_t)j->max_bytes / 8;
     }
-    return index_open(&j->index, &options, state.indexed, why);
+    j->stretches = stretches_open(j->db, j->label);
+    return j->stretches ? index_open(&j->index, &options, state.indexed, why)
+                        : error_set(why, ERR_MEMORY, "no memory for the journal");
 }
 
 static enum err write_state(struct sqlite_journal *j, struct error *why)
@@ -1110,6 +1163,7 @@ static void leave_as_it_was(struct sqlite_journal *j, const struct file_look *lo
 {
     db_close(&j->reader);
     index_close(&j->index);
+    stretches_close(&j->stretches);
     if (j->db && look->has_log) {
         db_keep_log(j->db);
     }
@@ -1132,6 +1186,9 @@ static enum err open_files(struct sqlite_journal *j, struct error *why)
     code = db_open(&j->db, j->path, &look, why);
     if (code == ERR_NONE) {
         code = load(j, why);
+    }
+    if (code == ERR_NONE) {
+        code = db_stretches_create(j->db, why);
     }
     if (code == ERR_NONE) {
         code = write_state(j, why); /* better to know at the start that nothing can be written */
@@ -1169,6 +1226,7 @@ enum err journal_open_sqlite(struct journal **out, const struct journal_options 
     j->file_lock.fd = -1;
     j->retention_ms = options->retention_ms;
     j->max_bytes = options->max_bytes;
+    j->label = options->label;
     j->checkpoint_bytes = CHECKPOINT_BYTES;
     if (j->max_bytes > 0) {
         j->checkpoint_bytes = least(j->checkpoint_bytes, j->max_bytes / 16);

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_BYTES = 64 * 1024 * 1024, CLOCK_ALLOWANCE_MS = 60 * 60 * 1000 };
+enum { MAX_BYTES = 64 * 1024 * 1024, CLOCK_ALLOWANCE_MS = 60 * 60 * 1000, FEW_DEAD = 4096 };
 
 struct journal_view {
     char *path, *log_path;
@@ -222,6 +222,92 @@ static struct db_looking looking_for(const struct journal_view_filter *filter, u
     return looking;
 }
 
+/* --- passing over stretches --- */
+
+/* From the newest number down: what is left to look at is after < seq <= looking.upto. */
+struct passing {
+    struct db *db;
+    const struct journal_view_filter *filter;
+    struct db_looking looking;
+    struct walk *walk;
+    enum err code;
+    struct error *why;
+};
+
+/* True if the sizes in it fit. */
+static bool next_label(struct slice *labels, struct slice *label)
+{
+    const uint8_t *bytes = (const uint8_t *)labels->data;
+    size_t size = labels->size < 2 ? 0 : (size_t)bytes[0] | (size_t)bytes[1] << 8;
+    if (size == 0 || size > labels->size - 2) {
+        return false;
+    }
+    *label = (struct slice){labels->data + 2, size};
+    *labels = (struct slice){label->data + size, labels->size - 2 - size};
+    return true;
+}
+
+static bool bears_wanted(const struct journal_view_filter *filter, struct slice labels)
+{
+    struct slice label;
+    bool wants = labels.size == 0;
+    while (!wants && labels.size > 0) {
+        wants = !next_label(&labels, &label) || filter->wants(filter->wants_ctx, label);
+    }
+    return wants;
+}
+
+static bool may_hold(const struct journal_view_filter *filter, const struct db_stretch *stretch)
+{
+    return stretch->latest_ms >= filter->since_ms && stretch->earliest_ms < filter->until_ms &&
+           (!filter->wants || bears_wanted(filter, stretch->labels));
+}
+
+/* Looks at what is left from that number on; what is left then is below it. */
+static void look_down_to(struct passing *passing, uint64_t seq)
+{
+    struct db_looking looking = passing->looking;
+    looking.after = seq > 0 && seq - 1 > looking.after ? seq - 1 : looking.after;
+    if (looking.after < looking.upto) {
+        passing->code = db_look(passing->db, &looking, visit, passing->walk, passing->why);
+    }
+    passing->looking.upto = least(passing->looking.upto, looking.after);
+}
+
+/* When nothing more is to be visited, it goes on only to find out whether there is anything. */
+static void pass_over(struct passing *passing, uint64_t first)
+{
+    struct walk *walk = passing->walk;
+    const uint64_t last = first > passing->looking.after ? first : passing->looking.after + 1;
+    walk->has_more = !walk->stopped && walk->left == 0;
+    if (!walk->stopped && walk->left > 0) {
+        walk->left--;
+        walk->last = last;
+    }
+    passing->looking.upto = last - 1;
+}
+
+static bool visit_stretch(void *ctx, const struct db_stretch *stretch)
+{
+    struct passing *passing = ctx;
+    const uint64_t first = stretch->number * DB_STRETCH, end = first + DB_STRETCH;
+    const bool is_wanted = may_hold(passing->filter, stretch);
+    if (is_wanted || passing->looking.upto >= end) {
+        look_down_to(passing, is_wanted ? first : end);
+    }
+    if (!is_wanted && passing->code == ERR_NONE && !passing->walk->has_more) {
+        pass_over(passing, first);
+    }
+    return passing->code == ERR_NONE && !passing->walk->has_more;
+}
+
+/* Few dead events are found more quickly than the stretches around them are read. */
+static bool may_pass_over(const struct journal_view_filter *filter, const struct db_looking *looking, uint64_t dead)
+{
+    const bool is_choosy = filter->wants || filter->since_ms != INT64_MIN || filter->until_ms != INT64_MAX;
+    return is_choosy && (looking->kinds != DB_DEAD || dead > FEW_DEAD);
+}
+
 static enum err walk_rows(struct db *db, const struct journal_view_filter *filter, struct walk *walk, struct error *why)
 {
     struct db_state state;
@@ -230,9 +316,19 @@ static enum err walk_rows(struct db *db, const struct journal_view_filter *filte
         return code;
     }
     walk->cursor = state.cursor;
-    struct db_looking looking = looking_for(filter, state.cursor);
-    code = bound_by_time(db, filter, &looking, why);
-    return code == ERR_NONE ? db_look(db, &looking, visit, walk, why) : code;
+    struct passing passing = {db, filter, looking_for(filter, state.cursor), walk, ERR_NONE, why};
+    const struct db_looking *looking = &passing.looking;
+    code = bound_by_time(db, filter, &passing.looking, why);
+    if (code == ERR_NONE && looking->after < looking->upto && may_pass_over(filter, looking, state.dead)) {
+        code = db_stretch_walk(db, (looking->after + 1) / DB_STRETCH, least(looking->upto, INT64_MAX) / DB_STRETCH, true,
+                               visit_stretch, &passing, why);
+    }
+    code = code == ERR_NONE ? passing.code : code;
+    if (code == ERR_NONE && !walk->has_more) {
+        look_down_to(&passing, 0);
+        code = passing.code;
+    }
+    return code;
 }
 
 enum err journal_view_walk(struct journal_view *view, const struct journal_view_filter *filter, size_t max,

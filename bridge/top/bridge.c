@@ -205,6 +205,7 @@ static enum err start_journal(struct bridge *bridge, struct error *why)
         .path = config->journal.path,
         .retention_ms = config->journal.retention_ms,
         .max_bytes = config->journal.max_size,
+        .label = event_label,
     };
     enum err failed = config->journal.enabled ? journal_open_sqlite(&bridge->journal, &options, why)
                                               : journal_open_memory(&bridge->journal, &(struct journal_options){0}, why);

@@ -2,6 +2,7 @@
  * done here with the lock taken, as the bridge would do it; what is queued is then published when it starts. */
 #include "meowbridge/clock.h"
 #include "meowbridge/command.h"
+#include "meowbridge/event.h"
 #include "meowbridge/journal.h"
 #include "meowbridge/journal_view.h"
 #include "meowbridge/jsonscan.h"
@@ -111,7 +112,8 @@ static void ignore_claimable(void *ctx)
 static enum err replay_here(const struct config *config, struct journal_replay *what, struct error *why)
 {
     struct journal *journal;
-    const struct journal_options options = {config->journal.path, config->journal.retention_ms, config->journal.max_size};
+    const struct journal_options options = {config->journal.path, config->journal.retention_ms, config->journal.max_size,
+                                            event_label};
     const struct journal_hooks hooks = {ignore_appended, NULL, ignore_claimable, NULL};
     log_open(LOG_WARN, LOG_TEXT);
     enum err err = journal_open_sqlite(&journal, &options, why);

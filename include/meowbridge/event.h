@@ -59,4 +59,10 @@ void event_encode_head(const struct event *event, struct buf *head);
 MUST_CHECK enum err event_decode(struct event *out, struct slice head, struct slice body, struct buf *scratch,
                                  struct error *why);
 
+/* The label of a stored event for the journal (journal_options.label): its appId and its name, as literals, in few
+ * instructions. False if the head is damaged; the checksum is not looked at. */
+bool event_label(struct slice head, struct slice body, struct buf *out);
+/* Reads one that event_label made. False if it is none. scratch as in event_parse, with a limit of at least label.size. */
+bool event_label_read(struct slice label, struct slice *app_id, struct slice *name, struct buf *scratch);
+
 #endif

@@ -83,10 +83,16 @@ struct journal_hooks {
     void *claimable_ctx;
 };
 
+/* Appends an event's label to out: bytes by which those who look for such events can pass over others unread (see
+ * journal_view_filter). Equal ones are to be equal bytes, and there should be few. False if it has none. From the journal's
+ * thread. */
+typedef bool journal_label(struct slice head, struct slice body, struct buf *out);
+
 struct journal_options {
     const char *path;     /* of the database; copied */
     int64_t retention_ms; /* at least 1 s */
     int64_t max_bytes;    /* of the database file and its log; 0: no limit */
+    journal_label *label; /* NULL: events have none */
 };
 
 /* Opens or creates the SQLite journal, checks it, and takes the lock that keeps a second bridge out. Reads neither all events

@@ -50,11 +50,15 @@ struct journal_view_filter {
     enum journal_event_state state; /* not JOURNAL_MOVED */
     int64_t since_ms, until_ms;     /* accepted, since <= time < until; INT64_MIN and INT64_MAX: no bound */
     uint64_t after, before;         /* after < seq < before; UINT64_MAX: from the newest on */
+    /* Not NULL: where every event of a stretch of the journal bears a label (journal_options.label) that this refuses, and all
+     * are known, that stretch may be passed over. What is not passed over is visited whatever its label. */
+    bool (*wants)(void *ctx, struct slice label);
+    void *wants_ctx;
 };
 #define JOURNAL_VIEW_ALL ((struct journal_view_filter){.since_ms = INT64_MIN, .until_ms = INT64_MAX, .before = UINT64_MAX})
 
 /* Calls each for the events that the filter lets through, newest first, until it returns false or max events or 64 MiB of them
- * were visited: each may be choosy, and the work is bounded all the same. What it is handed is valid during the call. *next is
+ * were visited: each may be choosy, and the work is bounded all the same; a stretch that is passed over counts as one. What it is handed is valid during the call. *next is
  * the filter's before for going on behind the last one visited, or 0 if there is nothing left. The bounds in time are found
  * by bisection, not by reading what lies outside; an event that was accepted while the clock was off by more than an hour may
  * be left out by them. */

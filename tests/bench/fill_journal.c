@@ -1,8 +1,9 @@
 /* bench_fill_journal: makes a journal as a bridge leaves it that has taken so many events.
  *
- *   bench_fill_journal [-n EVENTS] [-p PENDING] [-s BODY-BYTES] [-i FIRST-ID] PATH
+ *   bench_fill_journal [-n EVENTS] [-p PENDING] [-s BODY-BYTES] [-i FIRST-ID] [-r RARE] PATH
  *
- * The last PENDING events are not published yet. The ids grow, as the journal's events came in that order. */
+ * The last PENDING events are not published yet. Every RARE-th one is named workflowTask.cancelled, the others
+ * workflowTask.completed. The ids grow, as the journal's events came in that order. */
 #include "sample.h"
 #include "tool.h"
 
@@ -25,6 +26,7 @@ struct filler {
     struct journal *journal;
     struct samples samples;
     struct buf scratch, head;
+    uint64_t rare; /* 0: none */
     struct journal_append appends[BATCH];
 };
 
@@ -59,6 +61,10 @@ static struct journal_event *make_event(struct filler *filler, uint64_t n)
     memcpy(body, sample.head, samples->head_bytes);
     memcpy(body + samples->head_bytes, sample.filler, samples->filler_bytes);
     memcpy(body + samples->head_bytes + samples->filler_bytes, sample.tail, samples->tail_bytes);
+    if (filler->rare > 0 && n % filler->rare == filler->rare / 2) {
+        static const char usual[] = "completed", rare[] = "cancelled";
+        memcpy(memmem(body, samples->body_bytes, usual, sizeof usual - 1), rare, sizeof rare - 1);
+    }
     if (event_parse(&event, (struct slice){body, samples->body_bytes}, &filler->scratch, &why) != ERR_NONE ||
         !event_key(&event, key)) {
         tool_die("the event is none: %s", why.text);
@@ -111,7 +117,7 @@ int main(int argc, char **argv)
     size_t events = 1000000, pending = 0, body_bytes = 600;
     uint64_t first_id = 151066840347062275;
     tool_name = "bench_fill_journal";
-    for (int option; (option = getopt(argc, argv, "n:p:s:i:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "n:p:s:i:r:")) != -1;) {
         switch (option) {
         case 'n':
             events = tool_number(optarg);
@@ -125,6 +131,9 @@ int main(int argc, char **argv)
         case 'i':
             first_id = tool_number(optarg);
             break;
+        case 'r':
+            filler.rare = tool_number(optarg);
+            break;
         default:
             return 2;
         }
@@ -133,7 +142,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: bench_fill_journal [options] PATH\n");
         return 2;
     }
-    const struct journal_options options = {.path = argv[optind], .retention_ms = INT64_C(7) * 86400 * 1000};
+    const struct journal_options options = {
+        .path = argv[optind], .retention_ms = INT64_C(7) * 86400 * 1000, .label = event_label};
     const struct journal_hooks hooks = {appended, &filler, claimable, NULL};
     struct error why;
     samples_init(&filler.samples, body_bytes, first_id, false);

@@ -28,6 +28,20 @@ static void fit_checksum(char *head, size_t size, size_t body_size)
     }
 }
 
+/* Of a good event (not NULL) its label tells appId and name. */
+static void check_label(struct slice head, struct slice body, const struct event *event)
+{
+    struct slice app_id, name;
+    struct buf label, scratch;
+    buf_init(&label, body.size * 2 + 1);
+    buf_init(&scratch, body.size * 2 + 1);
+    bool has_label = event_label(head, body, &label);
+    bool is_read = has_label && event_label_read(buf_slice(&label), &app_id, &name, &scratch);
+    ASSERT(!event || (is_read && slice_equal(app_id, event->app_id) && slice_equal(name, event->name)));
+    buf_free(&label);
+    buf_free(&scratch);
+}
+
 static void check(struct slice head, struct slice body)
 {
     struct event event;
@@ -47,6 +61,7 @@ static void check(struct slice head, struct slice body)
         ASSERT(lies_within(event.traceparent, head) && lies_within(event.tracestate, head));
         ASSERT(event.id.size > 0 && event.webhook_id.size > 0 && event.app_id.size > 0 && event.name.size > 0);
     }
+    check_label(head, body, err ? NULL : &event);
     buf_free(&scratch);
 }
 

@@ -22,6 +22,10 @@ const said = []; /* what the browser complains of, and what the page must not do
 async function open(browser, width, height, colorScheme, locale) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme, locale });
   const page = await context.newPage();
+  await page.addInitScript(() => {
+    window.shifts = [];
+    new PerformanceObserver(list => window.shifts.push(...list.getEntries())).observe({ type: "layout-shift", buffered: true });
+  });
   page.on("console", message => message.type() === "error" && said.push(message.text()));
   page.on("pageerror", error => said.push(String(error)));
   page.on("dialog", dialog => said.push(`a dialog: ${dialog.message()}`));
@@ -41,6 +45,25 @@ async function fits(page, where) {
   const over = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth ||
     [...document.querySelectorAll("dialog[open]")].some(d => d.scrollWidth > d.clientWidth || d.getBoundingClientRect().right > innerWidth));
   check(!over, `nothing sticks out ${where}`);
+}
+
+/* Cumulative layout shift (web.dev/cls): how much of what one is looking at jumped, without having been asked to. Good is below 0.1 for
+ * a whole visit: here it is what a burst of events that arrive live adds to it. A shift is noted with the frame that follows it. */
+async function check_stillness(page, where) {
+  await page.locator("#live.good").waitFor();
+  const frames = () => page.evaluate(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done)))));
+  await frames();
+  const seen = await page.evaluate(() => window.shifts.length);
+  for (let n = 0; n < 12; n++) {
+    await outside("post", { event: `a.live.${where}.${n}`, payload: "{}" });
+    await row(page, `a.live.${where}.${n}`).waitFor();
+  }
+  await page.locator(".row", { hasText: `a.live.${where}.11` }).locator(".pill.good").waitFor();
+  await frames();
+  const shifts = await page.evaluate(seen => window.shifts.slice(seen).map(s => ({ value: s.value, input: s.hadRecentInput,
+    from: s.sources.map(e => e.node?.id || e.node?.className || e.node?.nodeName) })), seen);
+  const sum = shifts.filter(s => !s.input).reduce((all, s) => all + s.value, 0);
+  check(sum < 0.1, `what is on the page stays where it is ${where}: a layout shift of ${sum.toFixed(3)} by ${JSON.stringify(shifts)}`);
 }
 
 /* What can be operated or read has a name; ids are unique; a row has as many cells as there are columns. */
@@ -105,6 +128,8 @@ async function looking(browser) {
   await outside("post", { event: hostile, payload: '"<script>document.title=3</script>"' });
   await row(page, hostile).waitFor();
   await page.locator(".row", { hasText: "a.b" }).locator(".pill.good").waitFor(); /* and it is published */
+
+  await check_stillness(page, "wide");
 
   /* One event whole: each letter as it came, and no other but white space between the tokens. */
   await row(page, "a.b").focus();
@@ -188,6 +213,7 @@ async function looking(browser) {
     await check_names(view);
     await check_contrast(view, `in ${name}`);
     await keep(view, name);
+    if (name === "narrow") await check_stillness(view, name);
     await row(view, hostile).click();
     await view.locator("#whole[open]").waitFor();
     await fits(view, `at ${width} pixels with an event open`);

@@ -173,6 +173,26 @@ static uint64_t number_of(const struct journal_event *event)
     return number;
 }
 
+/* The label of an event: one letter for each FAMILY numbers that follow each other. */
+enum { FAMILY = 300 };
+
+static char letter_of(uint64_t number)
+{
+    return (char)('a' + number / FAMILY % 26);
+}
+
+static bool label_by_number(struct slice head, struct slice body, struct buf *out)
+{
+    uint64_t number;
+    (void)head;
+    if (body.size < sizeof number) {
+        return false;
+    }
+    memcpy(&number, body.data, sizeof number);
+    buf_append_char(out, letter_of(number));
+    return true;
+}
+
 /* Appends numbers first … first + count - 1 in one call. */
 static void post(struct fixture *f, struct put *puts, uint64_t first, size_t count, size_t body_size)
 {
@@ -243,7 +263,7 @@ SHARED void restart(struct fixture *f)
 
 static void make_fixture(struct fixture *f)
 {
-    *f = (struct fixture){.options = {.retention_ms = 3600 * 1000}};
+    *f = (struct fixture){.options = {.retention_ms = 3600 * 1000, .label = label_by_number}};
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->noted, NULL);
     snprintf(f->dir, sizeof f->dir, "/tmp/meowbridge-test-XXXXXX");
@@ -331,6 +351,16 @@ SHARED size_t drain(struct fixture *f, uint64_t first, bool settles)
     return count;
 }
 
+SHARED void change(struct fixture *f, const char *sql)
+{
+    sqlite3 *handle;
+    assert_int_equal(sqlite3_open(f->path, &handle), SQLITE_OK);
+    if (sqlite3_exec(handle, sql, NULL, NULL, NULL) != SQLITE_OK) {
+        fail_msg("%s: %s", sql, sqlite3_errmsg(handle));
+    }
+    sqlite3_close(handle);
+}
+
 /* One integer by SQL, through a connection of the test's own. */
 SHARED int64_t ask(struct fixture *f, const char *sql)
 {
@@ -345,6 +375,31 @@ SHARED int64_t ask(struct fixture *f, const char *sql)
     sqlite3_finalize(statement);
     sqlite3_close(handle);
     return value;
+}
+
+/* journal_stretch.h, S1: what is written down of stretches contradicts no event, alive or dead. Returns how many there are. */
+SHARED int64_t check_stretches(struct fixture *f)
+{
+    static const char sql[] =
+        "SELECT accepted BETWEEN earliest AND latest, labels, body FROM (SELECT seq, accepted, body FROM events UNION ALL"
+        " SELECT seq, accepted, body FROM dead) AS e JOIN stretches ON number = e.seq / 256";
+    sqlite3 *handle;
+    sqlite3_stmt *statement;
+    assert_int_equal(sqlite3_open_v2(f->path, &handle, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    sqlite3_busy_timeout(handle, 5000);
+    sqlite3_db_config(handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    assert_int_equal(sqlite3_prepare_v2(handle, sql, -1, &statement, NULL), SQLITE_OK);
+    while (sqlite3_step(statement) == SQLITE_ROW) {
+        uint64_t number;
+        const char *labels = sqlite3_column_blob(statement, 1);
+        const int size = sqlite3_column_bytes(statement, 1);
+        memcpy(&number, sqlite3_column_blob(statement, 2), sizeof number);
+        assert_int_equal(sqlite3_column_int(statement, 0), 1);
+        assert_true(size == 0 || memchr(labels, letter_of(number), (size_t)size));
+    }
+    sqlite3_finalize(statement);
+    sqlite3_close(handle);
+    return ask(f, "SELECT count(*) FROM stretches");
 }
 
 #endif

@@ -626,6 +626,51 @@ static void what_is_stored_is_read_back_the_same(void **state)
     buf_free(&body);
 }
 
+static void assert_label(const char *body, struct slice app_id, struct slice name, struct slice label)
+{
+    struct event event;
+    struct buf head, got, room;
+    struct slice got_app_id, got_name;
+    buf_init(&head, EVENT_HEAD_MAX);
+    buf_init(&got, 1000);
+    buf_init(&room, 1000);
+    assert_int_equal(parse(slice_of(body), &event, NULL), ERR_NONE);
+    event_encode_head(&event, &head);
+    assert_true(event_label(buf_slice(&head), event.body, &got));
+    assert_true(slice_equal(buf_slice(&got), label));
+    assert_true(event_label_read(buf_slice(&got), &got_app_id, &got_name, &room));
+    assert_true(slice_equal(got_app_id, app_id));
+    assert_true(slice_equal(got_name, name));
+    for (size_t size = 0; size < 9; size++) { /* an empty head, and one that ends too early */
+        assert_false(event_label((struct slice){head.data, size}, event.body, &got));
+    }
+    assert_false(event_label(buf_slice(&head), (struct slice){event.body.data, 20}, &got));
+    buf_free(&head);
+    buf_free(&got);
+    buf_free(&room);
+    done();
+}
+
+static void a_label_tells_app_and_name(void **state)
+{
+    (void)state;
+    struct buf room;
+    struct slice app_id, name;
+    assert_label(
+        "{\"event\":\"a.b\",\"id\":1,\"webhookId\":2,\"appId\":12345,\"objectId\":\"\",\"payload\":1,\"pushTime\":\"\"}",
+        SLICE("12345"), SLICE("a.b"), SLICE("12345\n\"a.b\""));
+    assert_label("{\"id\":1,\"webhookId\":2,\"appId\":\"\\u0031\\n\",\"event\":\"\\u0000\",\"objectId\":\"\",\"payload\":1,"
+                 "\"pushTime\":\"\"}",
+                 SLICE("1\n"), SLICE("\0"), SLICE("\"\\u0031\\n\"\n\"\\u0000\""));
+    static const char *const none[] = {"",        "\n",         "1",          "1\n",     "1\n2",
+                                       "\n\"a\"", "1.5\n\"a\"", "1\n\"\"", "\"\"\n\"a\""};
+    buf_init(&room, 1000);
+    for (size_t i = 0; i < LENGTH(none); i++) {
+        assert_false(event_label_read(slice_of(none[i]), &app_id, &name, &room));
+    }
+    buf_free(&room);
+}
+
 static void the_largest_head_keeps_its_bound(void **state)
 {
     (void)state;
@@ -886,6 +931,7 @@ int main(void)
         cmocka_unit_test(different_pairs_have_different_keys),
         cmocka_unit_test(the_form_of_an_id_does_not_change_its_key),
         cmocka_unit_test(what_is_stored_is_read_back_the_same),
+        cmocka_unit_test(a_label_tells_app_and_name),
         cmocka_unit_test(the_largest_head_keeps_its_bound),
         cmocka_unit_test(a_head_without_room_has_failed),
         cmocka_unit_test(any_changed_byte_of_a_head_is_noticed),

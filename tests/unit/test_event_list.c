@@ -63,7 +63,7 @@ static void begin(struct fixture *f)
     snprintf(f->dir, sizeof f->dir, "/tmp/meowbridge-test-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     snprintf(f->path, sizeof f->path, "%s/j", f->dir);
-    const struct journal_options options = {f->path, 3600000, 0};
+    const struct journal_options options = {f->path, 3600000, 0, event_label};
     const struct journal_hooks hooks = {ignore_batch, NULL, ignore, NULL};
     assert_int_equal(journal_open_sqlite(&f->journal, &options, &why), ERR_NONE);
     assert_int_equal(journal_start(f->journal, &hooks, &why), ERR_NONE);
@@ -137,6 +137,31 @@ static void events_are_filtered_by_name_and_app_and_paged_with_bounded_work(void
     assert_listed(&f, named("*.one", "b"), 10, 100, "87", 0);
     assert_listed(&f, named("rare.one", "b"), 10, 100, "", 0);
     assert_listed(&f, named("rare", NULL), 10, 100, "", 0);
+    end(&f);
+}
+
+/* Of a thousand, the stretches of 256 in which neither name nor app fit count as one. */
+static void what_is_rare_is_found_by_few_visits(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f);
+    for (int n = 1; n <= 1000; n++) {
+        char id[16];
+        snprintf(id, sizeof id, "%d", n);
+        if (n == 300) {
+            put(&f, "r", "\\u0072are.one", "a", NULL);
+        } else {
+            put(&f, id, "usual.one", n == 600 ? "b" : "a", NULL);
+        }
+    }
+    look(&f);
+    enum { TAIL = 1000 - 767, ONE = 256 };
+    assert_listed(&f, named("rare.one", NULL), 10, TAIL + 1 + ONE + 1, "r", 0);
+    assert_listed(&f, named("*.one", "b"), 10, TAIL + ONE + 2, "6", 0);
+    assert_listed(&f, named("rare.*", "b"), 10, TAIL + 3, "", 0);
+    assert_listed(&f, named("rare.*", "b"), 10, TAIL + 2, "", 256);
+    assert_listed(&f, named("rare", NULL), 10, TAIL + 3, "", 0);
     end(&f);
 }
 
@@ -221,6 +246,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(events_are_filtered_by_name_and_app_and_paged_with_bounded_work),
+        cmocka_unit_test(what_is_rare_is_found_by_few_visits),
         cmocka_unit_test(an_event_is_printed_as_the_contract_has_it),
         cmocka_unit_test(a_dead_event_is_printed_with_its_reason),
         cmocka_unit_test(a_damaged_event_is_listed_but_where_its_name_or_app_is_asked_for),
