@@ -301,22 +301,28 @@ void hex_encode(const uint8_t *bytes, size_t n, char *out)
     }
 }
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
+/* Each digit's value, with a bit that tells it from what is none. */
+enum { HEX_DIGIT = 0x10 };
+static const uint8_t hex_digits[256] = {
+    ['0'] = HEX_DIGIT | 0,  ['1'] = HEX_DIGIT | 1,  ['2'] = HEX_DIGIT | 2,  ['3'] = HEX_DIGIT | 3,  ['4'] = HEX_DIGIT | 4,
+    ['5'] = HEX_DIGIT | 5,  ['6'] = HEX_DIGIT | 6,  ['7'] = HEX_DIGIT | 7,  ['8'] = HEX_DIGIT | 8,  ['9'] = HEX_DIGIT | 9,
+    ['a'] = HEX_DIGIT | 10, ['b'] = HEX_DIGIT | 11, ['c'] = HEX_DIGIT | 12, ['d'] = HEX_DIGIT | 13, ['e'] = HEX_DIGIT | 14,
+    ['f'] = HEX_DIGIT | 15, ['A'] = HEX_DIGIT | 10, ['B'] = HEX_DIGIT | 11, ['C'] = HEX_DIGIT | 12, ['D'] = HEX_DIGIT | 13,
+    ['E'] = HEX_DIGIT | 14, ['F'] = HEX_DIGIT | 15,
+};
 
 bool hex_decode(struct slice hex, uint8_t *out, size_t n)
 {
     if (hex.size != 2 * n) {
         return false;
     }
+    const unsigned char *digits = (const unsigned char *)hex.data;
     for (size_t i = 0; i < n; i++) {
-        int high = hex_digit(hex.data[2 * i]), low = hex_digit(hex.data[2 * i + 1]);
-        if (high < 0 || low < 0) {
+        uint8_t high = hex_digits[digits[2 * i]], low = hex_digits[digits[2 * i + 1]];
+        if (!(high & low & HEX_DIGIT)) {
             return false;
         }
-        out[i] = (uint8_t)(high << 4 | low);
+        out[i] = (uint8_t)(high << 4 | (low & 15));
     }
     return true;
 }

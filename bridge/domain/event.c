@@ -46,17 +46,23 @@ enum { FIELD_APP_ID = 2, FIELD_NAME = 3 }; /* where those two stand in the table
 struct members {
     struct json_value object;
     struct json_value field[FIELD_COUNT]; /* text.data is NULL where the member is missing */
+    size_t next;                          /* the field behind the one found last */
+    const struct field *twice;            /* the first that was found again */
     size_t others;                        /* members that are no field */
     size_t escaped_bytes;                 /* of all literals that may need scratch */
 };
 
-static size_t find_field(const struct json_value *name)
+/* Looks at `first` first, and then round the table: whoever sends the members in the table's order has each found at once. */
+static size_t find_field(const struct json_value *name, size_t first)
 {
-    size_t i = 0;
-    while (i < FIELD_COUNT && !jsonscan_string_is(name, fields[i].name)) {
-        i++;
-    }
-    return i;
+    size_t i = first;
+    do {
+        if (jsonscan_string_is(name, fields[i].name)) {
+            return i;
+        }
+        i = i + 1 < FIELD_COUNT ? i + 1 : 0;
+    } while (i != first);
+    return FIELD_COUNT;
 }
 
 static size_t scratch_bytes(const struct json_value *value)
@@ -64,24 +70,21 @@ static size_t scratch_bytes(const struct json_value *value)
     return value->has_escapes ? value->text.size : 0;
 }
 
-static enum err collect_members(struct members *members, struct error *why)
+static void collect_member(void *ctx, const struct json_value *name, const struct json_value *value)
 {
-    struct json_iterator it;
-    struct json_value name, value;
-    for (jsonscan_enter(&it, &members->object); jsonscan_next(&it, &name, &value);) {
-        size_t i = find_field(&name);
-        if (i == FIELD_COUNT) {
-            members->others++;
-            members->escaped_bytes += scratch_bytes(&name);
-            continue;
-        }
-        if (members->field[i].text.data) {
-            return error_set(why, ERR_INVALID, "member %s stands twice", fields[i].name.data);
-        }
-        members->field[i] = value;
-        members->escaped_bytes += scratch_bytes(&value);
+    struct members *members = ctx;
+    size_t i = find_field(name, members->next);
+    if (i == FIELD_COUNT) {
+        members->others++;
+        members->escaped_bytes += scratch_bytes(name);
+        return;
     }
-    return ERR_NONE;
+    if (members->field[i].text.data && !members->twice) {
+        members->twice = &fields[i];
+    }
+    members->field[i] = *value;
+    members->escaped_bytes += scratch_bytes(value);
+    members->next = i + 1 < FIELD_COUNT ? i + 1 : 0;
 }
 
 static enum err read_members(struct members *members, struct slice body, struct error *why)
@@ -89,7 +92,7 @@ static enum err read_members(struct members *members, struct slice body, struct 
     size_t offset;
     struct error cause;
     *members = (struct members){0};
-    enum err err = jsonscan_document(body, &members->object, &offset, &cause);
+    enum err err = jsonscan_members(body, &members->object, collect_member, members, &offset, &cause);
     if (err == ERR_FULL) {
         return error_set(why, ERR_INVALID, "%s", cause.text);
     }
@@ -99,7 +102,10 @@ static enum err read_members(struct members *members, struct slice body, struct 
     if (members->object.type != JSON_OBJECT) {
         return error_set(why, ERR_INVALID, "the body is not a JSON object");
     }
-    return collect_members(members, why);
+    if (members->twice) {
+        return error_set(why, ERR_INVALID, "member %s stands twice", members->twice->name.data);
+    }
+    return ERR_NONE;
 }
 
 static int compare_names(const void *a, const void *b)
@@ -136,7 +142,7 @@ static enum err check_other_names(const struct members *members, struct buf *scr
     struct json_value name, value;
     size_t count = 0;
     for (jsonscan_enter(&it, &members->object); jsonscan_next(&it, &name, &value);) {
-        if (find_field(&name) == FIELD_COUNT) {
+        if (find_field(&name, 0) == FIELD_COUNT) {
             names[count++] = jsonscan_unescape(&name, scratch);
         }
     }
@@ -163,7 +169,6 @@ static enum err read_field(const struct field *field, const struct json_value *v
                          field->type == FIELD_ID ? " or an integer" : "");
     }
     *out = jsonscan_unescape(value, scratch);
-    ASSERT(!scratch->failed);
     if (out->size == 0 && !field->may_be_empty) {
         return error_set(why, ERR_INVALID, "member %s must not be empty", name);
     }
@@ -183,6 +188,7 @@ static enum err read_fields(struct event *event, const struct members *members, 
             return err;
         }
     }
+    ASSERT(!scratch->failed);
     return ERR_NONE;
 }
 
@@ -381,12 +387,22 @@ static void locate_literals(const struct event *event, struct slice literals[FIE
     }
 }
 
-static void append_integer(struct buf *out, uint64_t value)
+static char *put_integer(char *at, uint64_t value)
 {
     for (; value >= 0x80; value >>= 7) {
-        buf_append_char(out, (char)(0x80 | (value & 0x7f)));
+        *at++ = (char)(0x80 | (value & 0x7f));
     }
-    buf_append_char(out, (char)value);
+    *at++ = (char)value;
+    return at;
+}
+
+static char *put_bytes(char *at, struct slice bytes)
+{
+    at = put_integer(at, bytes.size);
+    if (bytes.size > 0) {
+        memcpy(at, bytes.data, bytes.size);
+    }
+    return at + bytes.size;
 }
 
 /* FNV-1a: it tells any change of a single byte, and nearly all others, for the price of reading. */
@@ -399,25 +415,30 @@ static uint32_t checksum(struct slice head, struct slice body)
     return sum;
 }
 
+enum { INTEGER_MAX = 10, SHORT_INTEGER_MAX = 2 }; /* bytes of any integer, and of one below 16,384 */
+_Static_assert(1 + FIELD_COUNT * 2 * INTEGER_MAX + SHORT_INTEGER_MAX + TRACEPARENT_MAX + SHORT_INTEGER_MAX + TRACESTATE_MAX +
+                       4 <=
+                   EVENT_HEAD_MAX,
+               "every head fits");
+
 void event_encode_head(const struct event *event, struct buf *head)
 {
     struct slice literals[FIELD_COUNT];
-    size_t start = head->size;
+    char text[EVENT_HEAD_MAX], *at = text;
+    ASSERT(event->traceparent.size <= TRACEPARENT_MAX && event->tracestate.size <= TRACESTATE_MAX);
     locate_literals(event, literals);
-    buf_append_char(head, HEAD_VERSION);
+    *at++ = HEAD_VERSION;
     for (size_t i = 0; i < FIELD_COUNT; i++) {
-        append_integer(head, (uint64_t)(literals[i].data - event->body.data));
-        append_integer(head, literals[i].size);
+        at = put_integer(at, (uint64_t)(literals[i].data - event->body.data));
+        at = put_integer(at, literals[i].size);
     }
-    append_integer(head, event->traceparent.size);
-    buf_append(head, event->traceparent);
-    append_integer(head, event->tracestate.size);
-    buf_append(head, event->tracestate);
-    if (!head->failed) {
-        uint32_t sum = checksum((struct slice){head->data + start, head->size - start}, event->body);
-        char bytes[4] = {(char)sum, (char)(sum >> 8), (char)(sum >> 16), (char)(sum >> 24)};
-        buf_append(head, (struct slice){bytes, sizeof bytes});
+    at = put_bytes(at, event->traceparent);
+    at = put_bytes(at, event->tracestate);
+    uint32_t sum = checksum((struct slice){text, (size_t)(at - text)}, event->body);
+    for (unsigned i = 0; i < 4; i++) {
+        *at++ = (char)(sum >> 8 * i);
     }
+    buf_append(head, (struct slice){text, (size_t)(at - text)});
 }
 
 /* What is left of a head; a reader that fails leaves nothing and reads zeros from then on. */

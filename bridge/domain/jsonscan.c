@@ -1,9 +1,14 @@
-/* One scanner does everything: jsonscan_document runs it over the text, jsonscan_next over one member at a time. Walking
- * therefore validates a second time, which costs less than a second set of rules would: it cannot run past the end, whatever
- * it is given.
+/* One scanner does everything: jsonscan_members runs it over the text once and tells of the members as it goes, jsonscan_next runs
+ * it over one member at a time. Walking what is validated already thus validates a second time, which costs less than a second set of
+ * rules would: it cannot run past the end, whatever it is given.
  *
  * Nesting is a counter and a stack of bits (1: object), one a level, so depth is bounded by the 64 bits and no function calls
- * itself. A failing function leaves `at` on the first byte with which no JSON document can go on; that is the offset reported. */
+ * itself. A scanning function takes the place to begin at and returns the one behind what it scanned; NULL where it failed, with
+ * `at` on the first byte with which no JSON document can go on, the offset that is reported.
+ *
+ * Most bytes are looked at eight at a time, as a word whose first byte is its lowest (a load and le64toh, so alignment and byte order
+ * do not matter). The high bit of each byte of the word is made to say whether the byte ends the run. Carries and borrows between
+ * bytes go upwards only, and only out of a byte that is flagged itself, so the lowest flag is always right. */
 #include "meowbridge/jsonscan.h"
 
 #include <endian.h>
@@ -11,9 +16,11 @@
 #include <string.h>
 
 struct scanner {
-    const unsigned char *at, *end;
-    const char *wrong; /* what is wrong at `at`, once a function has failed */
-    uint64_t objects;  /* the lowest bit is the innermost container */
+    const unsigned char *end;
+    const unsigned char *words_end; /* before it a whole word can be loaded */
+    const unsigned char *at;        /* where a function has failed ... */
+    const char *wrong;              /* ... and what is wrong there */
+    uint64_t objects;               /* the lowest bit is the innermost container */
     unsigned depth;
     bool too_deep;
     bool has_escapes; /* of the string scanned last */
@@ -22,51 +29,119 @@ struct scanner {
 
 _Static_assert(JSONSCAN_MAX_DEPTH <= 64, "scanner.objects has a bit for each level");
 
-enum step {
-    STEP_WRONG,
-    STEP_VALUE, /* a value must follow at `at` */
-    STEP_ENDED  /* a value ends before `at` */
+enum { WORD = sizeof(uint64_t) };
+#define EACH(byte) (0x0101010101010101u * (uint64_t)(byte))
+
+enum class {
+    SPACE = 1,
+    DIGIT = 2,
+    HEX = 4,
+    ESCAPED = 8, /* may stand behind a backslash */
+    PLAIN = 16   /* means itself in a string, and is ASCII */
 };
 
-static bool fail(struct scanner *s, const char *wrong)
+static const uint8_t classes[256] = {
+    ['\t'] = SPACE,
+    ['\n'] = SPACE,
+    ['\r'] = SPACE,
+    [' '] = PLAIN | SPACE,
+    ['!'] = PLAIN,
+    ['"'] = ESCAPED,
+    ['#' ... '.'] = PLAIN,
+    ['/'] = PLAIN | ESCAPED,
+    ['0' ... '9'] = PLAIN | DIGIT | HEX,
+    [':' ... '@'] = PLAIN,
+    ['A' ... 'F'] = PLAIN | HEX,
+    ['G' ... '['] = PLAIN,
+    ['\\'] = ESCAPED,
+    [']' ... '`'] = PLAIN,
+    ['a'] = PLAIN | HEX,
+    ['b'] = PLAIN | HEX | ESCAPED,
+    ['c' ... 'e'] = PLAIN | HEX,
+    ['f'] = PLAIN | HEX | ESCAPED,
+    ['g' ... 'm'] = PLAIN,
+    ['n'] = PLAIN | ESCAPED,
+    ['o' ... 'q'] = PLAIN,
+    ['r'] = PLAIN | ESCAPED,
+    ['s'] = PLAIN,
+    ['t' ... 'u'] = PLAIN | ESCAPED,
+    ['v' ... 0x7f] = PLAIN,
+};
+
+static inline struct scanner scanner_of(const unsigned char *start, const unsigned char *end)
 {
-    s->wrong = s->at == s->end ? "unexpected end" : wrong;
-    return false;
+    return (struct scanner){.end = end, .words_end = end - start >= WORD ? end - (WORD - 1) : start};
 }
 
-static inline bool next_is(const struct scanner *s, unsigned char c)
+static const unsigned char *fail(struct scanner *s, const unsigned char *at, const char *wrong)
 {
-    return s->at < s->end && *s->at == c;
+    s->at = at;
+    s->wrong = at == s->end ? "unexpected end" : wrong;
+    return NULL;
 }
 
-static inline bool next_is_digit(const struct scanner *s)
+static inline bool is_at(const struct scanner *s, const unsigned char *at, unsigned char c)
 {
-    return s->at < s->end && *s->at >= '0' && *s->at <= '9';
+    return at < s->end && *at == c;
 }
 
-static inline void skip_space(struct scanner *s)
+static inline bool has_class(const struct scanner *s, const unsigned char *at, enum class class)
 {
-    while (s->at < s->end && *s->at <= ' ' && (*s->at == ' ' || *s->at == '\n' || *s->at == '\r' || *s->at == '\t')) {
-        s->at++;
-    }
+    return at < s->end && classes[*at] & class;
 }
 
-/* Skips string bytes that mean themselves: ASCII but for the quote, the backslash and controls. Eight at a time: the lowest
- * flagged byte is exact, since a borrow only ever comes out of a byte that is itself flagged. */
-static const unsigned char *skip_plain(const unsigned char *at, const unsigned char *end)
+static inline bool has_word(const struct scanner *s, const unsigned char *at)
 {
-    const uint64_t each = 0x0101010101010101u;
-    for (; end - at >= 8; at += 8) {
-        uint64_t word;
-        memcpy(&word, at, sizeof word);
-        word = le64toh(word);
-        uint64_t quote = (word ^ each * '"') - each, backslash = (word ^ each * '\\') - each, control = word - each * ' ';
-        uint64_t special = (quote | backslash | control | word) & each * 0x80;
-        if (special) {
-            return at + __builtin_ctzll(special) / 8;
+    return at < s->words_end;
+}
+
+static inline uint64_t load_word(const unsigned char *at)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+    return le64toh(word);
+}
+
+/* How many bytes of a word come before the first one that has a bit set. */
+static inline unsigned bytes_before(uint64_t flags)
+{
+    return (unsigned)__builtin_ctzll(flags) / 8;
+}
+
+/* A line break is followed by many spaces where JSON is indented. */
+static const unsigned char *skip_space_run(const struct scanner *s, const unsigned char *at)
+{
+    while (has_class(s, at, SPACE)) {
+        at++;
+        while (has_word(s, at) && load_word(at) == EACH(' ')) {
+            at += WORD;
         }
     }
-    while (at < end && *at >= ' ' && *at < 0x80 && *at != '"' && *at != '\\') {
+    return at;
+}
+
+static inline const unsigned char *skip_space(const struct scanner *s, const unsigned char *at)
+{
+    return at < s->end && *at <= ' ' ? skip_space_run(s, at) : at;
+}
+
+/* Flags what ends a run of plain bytes: controls and the quote (with one bit flipped that is all below '!', and nothing else is),
+ * the backslash, and what is not ASCII. */
+static inline uint64_t flag_special(uint64_t word)
+{
+    uint64_t low = (word ^ EACH(' ' ^ '"')) - EACH('!'), backslash = (word ^ EACH('\\')) - EACH(1);
+    return (low | backslash | word) & EACH(0x80);
+}
+
+static inline const unsigned char *skip_plain(const struct scanner *s, const unsigned char *at)
+{
+    for (; has_word(s, at); at += WORD) {
+        uint64_t special = flag_special(load_word(at));
+        if (special) {
+            return at + bytes_before(special);
+        }
+    }
+    while (has_class(s, at, PLAIN)) {
         at++;
     }
     return at;
@@ -74,230 +149,256 @@ static const unsigned char *skip_plain(const unsigned char *at, const unsigned c
 
 /* One sequence of two to four bytes, by the table of well-formed sequences (RFC 3629 section 4): only the second byte's
  * range depends on the first. */
-static bool scan_utf8(struct scanner *s)
+static const unsigned char *scan_utf8(struct scanner *s, const unsigned char *at)
 {
     static const char wrong[] = "invalid UTF-8";
-    unsigned char lead = *s->at, low = 0x80, high = 0xbf;
+    unsigned char lead = *at, low = 0x80, high = 0xbf;
     if (lead < 0xc2 || lead > 0xf4) {
-        return fail(s, wrong);
+        return fail(s, at, wrong);
     }
     low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : low;
     high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : high;
     for (int more = lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3; more > 0; more--) {
-        s->at++;
-        if (s->at == s->end || *s->at < low || *s->at > high) {
-            return fail(s, wrong);
+        at++;
+        if (at == s->end || *at < low || *at > high) {
+            return fail(s, at, wrong);
         }
         low = 0x80;
         high = 0xbf;
     }
-    s->at++;
-    return true;
+    return at + 1;
+}
+
+/* True if a word begins with three bytes of U+0800 to U+FFFF but for the surrogates. The character's five top bits lie in the first
+ * two bytes: all clear, it would fit two bytes; 11011, it is a surrogate. */
+static inline bool begins_with_three(uint64_t word)
+{
+    uint64_t top = word & 0x200f;
+    return (word & 0xc0c0f0) == 0x8080e0 && top != 0 && top != 0x200d;
 }
 
 /* Text in Chinese is all of such sequences: no need to look for plain bytes between them. */
-static bool scan_utf8_run(struct scanner *s)
+static const unsigned char *scan_utf8_run(struct scanner *s, const unsigned char *at)
 {
     do {
-        if (!scan_utf8(s)) {
-            return false;
-        }
-    } while (s->at < s->end && *s->at >= 0x80);
-    return true;
+        at = has_word(s, at) && begins_with_three(load_word(at)) ? at + 3 : scan_utf8(s, at);
+    } while (at && at < s->end && *at >= 0x80);
+    return at;
 }
 
-static int hex_value(unsigned char c)
+static const unsigned char *scan_escape(struct scanner *s, const unsigned char *at)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-static bool scan_escape(struct scanner *s)
-{
-    s->at++;
-    if (s->at == s->end || *s->at == 0 || !strchr("\"\\/bfnrtu", *s->at)) {
-        return fail(s, "invalid escape");
+    at++;
+    if (!has_class(s, at, ESCAPED)) {
+        return fail(s, at, "invalid escape");
     }
-    int digits = *s->at++ == 'u' ? 4 : 0;
-    for (; digits > 0; digits--, s->at++) {
-        if (s->at == s->end || hex_value(*s->at) < 0) {
-            return fail(s, "invalid \\u escape");
+    int digits = *at++ == 'u' ? 4 : 0;
+    for (; digits > 0; digits--, at++) {
+        if (!has_class(s, at, HEX)) {
+            return fail(s, at, "invalid \\u escape");
         }
     }
-    return true;
+    return at;
 }
 
-static bool scan_string(struct scanner *s)
+static const unsigned char *scan_special(struct scanner *s, const unsigned char *at)
+{
+    if (*at < ' ') {
+        return fail(s, at, "unescaped control character");
+    }
+    if (*at == '\\') {
+        s->has_escapes = true;
+        return scan_escape(s, at);
+    }
+    return scan_utf8_run(s, at);
+}
+
+static const unsigned char *scan_string(struct scanner *s, const unsigned char *at)
 {
     s->has_escapes = false;
-    s->at++;
-    for (;;) {
-        s->at = skip_plain(s->at, s->end);
-        if (s->at == s->end) {
-            return fail(s, "");
+    at = skip_plain(s, at + 1);
+    while (!is_at(s, at, '"')) {
+        at = at < s->end ? scan_special(s, at) : fail(s, at, "");
+        if (!at) {
+            return NULL;
         }
-        if (*s->at == '"') {
-            s->at++;
-            return true;
-        }
-        if (*s->at < ' ') {
-            return fail(s, "unescaped control character");
-        }
-        bool escape = *s->at == '\\';
-        s->has_escapes |= escape;
-        if (!(escape ? scan_escape(s) : scan_utf8_run(s))) {
-            return false;
-        }
+        at = skip_plain(s, at);
     }
+    return at + 1;
 }
 
-static bool scan_digits(struct scanner *s)
+static const unsigned char *scan_digits(struct scanner *s, const unsigned char *at)
 {
-    if (!next_is_digit(s)) {
-        return fail(s, "a digit is expected");
+    if (!has_class(s, at, DIGIT)) {
+        return fail(s, at, "a digit is expected");
     }
-    while (next_is_digit(s)) {
-        s->at++;
-    }
-    return true;
-}
-
-static bool scan_fraction_and_exponent(struct scanner *s)
-{
-    if (next_is(s, '.')) {
-        s->is_integer = false;
-        s->at++;
-        if (!scan_digits(s)) {
-            return false;
+    for (at++; has_word(s, at); at += WORD) {
+        uint64_t value = load_word(at) ^ EACH('0'); /* 0 to 9, or more */
+        uint64_t others = (value | (value + EACH(0x80 - 10))) & EACH(0x80);
+        if (others) {
+            return at + bytes_before(others);
         }
     }
-    if (!next_is(s, 'e') && !next_is(s, 'E')) {
-        return true;
+    while (has_class(s, at, DIGIT)) {
+        at++;
     }
+    return at;
+}
+
+static const unsigned char *scan_exponent(struct scanner *s, const unsigned char *at)
+{
     s->is_integer = false;
-    s->at++;
-    if (next_is(s, '+') || next_is(s, '-')) {
-        s->at++;
-    }
-    return scan_digits(s);
+    at++;
+    return scan_digits(s, at + (is_at(s, at, '+') || is_at(s, at, '-')));
 }
 
-static bool scan_number(struct scanner *s)
+static const unsigned char *scan_number(struct scanner *s, const unsigned char *at)
 {
     s->is_integer = true;
-    s->at += *s->at == '-';
-    if (next_is(s, '0')) {
-        s->at++;
-        if (next_is_digit(s)) {
-            return fail(s, "a number begins with 0");
+    at += *at == '-';
+    if (!is_at(s, at, '0')) {
+        at = scan_digits(s, at);
+    } else if (has_class(s, ++at, DIGIT)) {
+        return fail(s, at, "a number begins with 0");
+    }
+    if (at && is_at(s, at, '.')) {
+        s->is_integer = false;
+        at = scan_digits(s, at + 1);
+    }
+    return at && (is_at(s, at, 'e') || is_at(s, at, 'E')) ? scan_exponent(s, at) : at;
+}
+
+static const unsigned char *scan_literal(struct scanner *s, const unsigned char *at, const char *literal)
+{
+    for (; *literal; literal++, at++) {
+        if (!is_at(s, at, (unsigned char)*literal)) {
+            return fail(s, at, "a value is expected");
         }
-    } else if (!scan_digits(s)) {
-        return false;
     }
-    return scan_fraction_and_exponent(s);
+    return at;
 }
 
-static bool scan_literal(struct scanner *s, const char *literal)
+static const unsigned char *scan_word(struct scanner *s, const unsigned char *at)
 {
-    for (; *literal; literal++, s->at++) {
-        if (!next_is(s, (unsigned char)*literal)) {
-            return fail(s, "a value is expected");
-        }
+    switch (at < s->end ? *at : 0) {
+    case 't':
+        return scan_literal(s, at, "true");
+    case 'f':
+        return scan_literal(s, at, "false");
+    case 'n':
+        return scan_literal(s, at, "null");
+    default:
+        return fail(s, at, "a value is expected");
     }
-    return true;
 }
 
-/* A member's name and colon, up to its value. name may be NULL. */
-static bool scan_name(struct scanner *s, struct json_value *name)
+static const unsigned char *scan_scalar(struct scanner *s, const unsigned char *at)
 {
-    const unsigned char *start = s->at;
-    if (!next_is(s, '"')) {
-        return fail(s, "a member name is expected");
+    if (is_at(s, at, '"')) {
+        return scan_string(s, at);
     }
-    if (!scan_string(s)) {
-        return false;
-    }
-    if (name) {
-        struct slice text = {(const char *)start, (size_t)(s->at - start)};
-        *name = (struct json_value){.type = JSON_STRING, .text = text, .has_escapes = s->has_escapes};
-    }
-    skip_space(s);
-    if (!next_is(s, ':')) {
-        return fail(s, "a colon is expected");
-    }
-    s->at++;
-    skip_space(s);
-    return true;
+    return has_class(s, at, DIGIT) || is_at(s, at, '-') ? scan_number(s, at) : scan_word(s, at);
 }
 
-static void close_container(struct scanner *s)
+/* A member's name; behind_name then goes on to its value. */
+static inline const unsigned char *scan_name(struct scanner *s, const unsigned char *at)
 {
-    s->at++;
-    s->objects >>= 1;
-    s->depth--;
+    return is_at(s, at, '"') ? scan_string(s, at) : fail(s, at, "a member name is expected");
 }
 
-static enum step open_container(struct scanner *s, bool object)
+static inline const unsigned char *behind_name(struct scanner *s, const unsigned char *at)
+{
+    at = is_at(s, at, ':') ? at : skip_space(s, at);
+    return is_at(s, at, ':') ? skip_space(s, at + 1) : fail(s, at, "a colon is expected");
+}
+
+/* Up to the next value of the innermost container: behind the name, in an object. */
+static inline const unsigned char *to_value(struct scanner *s, const unsigned char *at)
+{
+    if (s->objects & 1) {
+        at = scan_name(s, at);
+        at = at ? behind_name(s, at) : NULL;
+    }
+    return at;
+}
+
+/* The brackets of objects and those of arrays are one bit apart. */
+static inline bool opens_container(const struct scanner *s, const unsigned char *at)
+{
+    return at < s->end && (*at | 0x20) == '{';
+}
+
+static inline bool closes_container(const struct scanner *s, const unsigned char *at)
+{
+    return is_at(s, at, s->objects & 1 ? '}' : ']');
+}
+
+static inline const unsigned char *open_container(struct scanner *s, const unsigned char *at)
 {
     if (s->depth == JSONSCAN_MAX_DEPTH) {
         s->too_deep = true;
-        return STEP_WRONG;
+        return fail(s, at, "");
     }
-    s->at++;
-    s->objects = s->objects << 1 | object;
+    s->objects = s->objects << 1 | (*at == '{');
     s->depth++;
-    skip_space(s);
-    if (next_is(s, object ? '}' : ']')) {
-        close_container(s);
-        return STEP_ENDED;
-    }
-    return !object || scan_name(s, NULL) ? STEP_VALUE : STEP_WRONG;
+    return skip_space(s, at + 1);
 }
 
-static bool scan_scalar(struct scanner *s)
+static inline const unsigned char *close_container(struct scanner *s, const unsigned char *at)
 {
-    switch (s->at < s->end ? *s->at : 0) {
-    case '"':
-        return scan_string(s);
-    case 't':
-        return scan_literal(s, "true");
-    case 'f':
-        return scan_literal(s, "false");
-    case 'n':
-        return scan_literal(s, "null");
-    case '-':
-    case '0' ... '9':
-        return scan_number(s);
-    default:
-        return fail(s, "a value is expected");
-    }
+    s->objects >>= 1;
+    s->depth--;
+    return at + 1;
 }
 
-static enum step begin_value(struct scanner *s)
+/* Behind a value that goes on: the comma, and the space after it. */
+static inline const unsigned char *scan_comma(struct scanner *s, const unsigned char *at)
 {
-    if (next_is(s, '{') || next_is(s, '[')) {
-        return open_container(s, *s->at == '{');
+    if (!is_at(s, at, ',')) {
+        return fail(s, at, s->objects & 1 ? "a comma or } is expected" : "a comma or ] is expected");
     }
-    return scan_scalar(s) ? STEP_ENDED : STEP_WRONG;
+    return skip_space(s, at + 1);
 }
 
-/* Behind a value: closes the containers that end with it, up to one that goes on, or all. */
-static enum step end_value(struct scanner *s)
+/* Opens containers until one is empty or the first value inside is a scalar, and takes that. */
+static inline const unsigned char *scan_first(struct scanner *s, const unsigned char *at)
 {
-    while (s->depth > 0) {
-        bool object = s->objects & 1;
-        skip_space(s);
-        if (next_is(s, ',')) {
-            s->at++;
-            skip_space(s);
-            return !object || scan_name(s, NULL) ? STEP_VALUE : STEP_WRONG;
+    while (opens_container(s, at)) {
+        at = open_container(s, at);
+        if (!at || closes_container(s, at)) {
+            return at ? close_container(s, at) : NULL;
         }
-        if (!next_is(s, object ? '}' : ']')) {
-            fail(s, object ? "a comma or } is expected" : "a comma or ] is expected");
-            return STEP_WRONG;
+        at = to_value(s, at);
+        if (!at) {
+            return NULL;
         }
-        close_container(s);
     }
-    return STEP_ENDED;
+    return scan_scalar(s, at);
+}
+
+/* Behind a value: closes the containers that end with it, and goes on to the next value in one that does not. */
+static inline const unsigned char *to_next_value(struct scanner *s, const unsigned char *at, unsigned outside)
+{
+    while (s->depth > outside) {
+        at = skip_space(s, at);
+        if (!closes_container(s, at)) {
+            at = scan_comma(s, at);
+            return at ? to_value(s, at) : NULL;
+        }
+        at = close_container(s, at);
+    }
+    return at;
+}
+
+/* A value, with all that it contains. */
+static const unsigned char *scan_value(struct scanner *s, const unsigned char *at)
+{
+    const unsigned outside = s->depth;
+    do {
+        at = scan_first(s, at);
+        at = at ? to_next_value(s, at, outside) : NULL;
+    } while (at && s->depth > outside);
+    return at;
 }
 
 static enum json_type type_of(char first)
@@ -320,44 +421,83 @@ static enum json_type type_of(char first)
     }
 }
 
-static bool scan_value(struct scanner *s, struct json_value *value)
+/* The value scanned last, from start to end. */
+static inline struct json_value value_of(const struct scanner *s, const unsigned char *start, const unsigned char *end)
 {
-    const unsigned char *start = s->at;
-    enum step step = STEP_VALUE;
-    while (step == STEP_VALUE) {
-        step = begin_value(s);
-        step = step == STEP_ENDED ? end_value(s) : step;
-    }
-    if (step == STEP_WRONG) {
-        return false;
-    }
     enum json_type type = type_of((char)*start);
-    *value = (struct json_value){.type = type,
-                                 .text = {(const char *)start, (size_t)(s->at - start)},
-                                 .has_escapes = type == JSON_STRING && s->has_escapes,
-                                 .is_integer = type == JSON_NUMBER && s->is_integer};
-    return true;
+    return (struct json_value){.type = type,
+                               .has_escapes = type == JSON_STRING && s->has_escapes,
+                               .is_integer = type == JSON_NUMBER && s->is_integer,
+                               .text = {(const char *)start, (size_t)(end - start)}};
 }
 
-static bool scan_document(struct scanner *s, struct json_value *value)
+static inline const unsigned char *scan_element(struct scanner *s, const unsigned char *start, struct json_value *value)
 {
-    if (s->end - s->at >= 3 && memcmp(s->at, "\xef\xbb\xbf", 3) == 0) {
-        return fail(s, "a byte order mark");
+    const unsigned char *at = scan_value(s, start);
+    if (at) {
+        *value = value_of(s, start, at);
     }
-    skip_space(s);
-    if (!scan_value(s, value)) {
-        return false;
-    }
-    skip_space(s);
-    return s->at == s->end || fail(s, "more bytes after the value");
+    return at;
 }
 
-enum err jsonscan_document(struct slice text, struct json_value *value, size_t *offset, struct error *why)
+static const unsigned char *scan_member(struct scanner *s, const unsigned char *start, struct json_value *name,
+                                        struct json_value *value)
+{
+    const unsigned char *at = scan_name(s, start);
+    if (!at) {
+        return NULL;
+    }
+    *name = (struct json_value){
+        .type = JSON_STRING, .has_escapes = s->has_escapes, .text = {(const char *)start, (size_t)(at - start)}};
+    at = behind_name(s, at);
+    return at ? scan_element(s, at, value) : NULL;
+}
+
+/* As scan_value does, and tells of each member. */
+static const unsigned char *scan_outer_object(struct scanner *s, const unsigned char *at, jsonscan_each *each, void *ctx)
+{
+    struct json_value name, value;
+    at = open_container(s, at);
+    if (closes_container(s, at)) {
+        return close_container(s, at);
+    }
+    do {
+        at = scan_member(s, at, &name, &value);
+        if (at) {
+            each(ctx, &name, &value);
+            at = skip_space(s, at);
+            if (closes_container(s, at)) {
+                return close_container(s, at);
+            }
+            at = scan_comma(s, at);
+        }
+    } while (at);
+    return NULL;
+}
+
+static const unsigned char *scan_document(struct scanner *s, const unsigned char *at, struct json_value *value,
+                                          jsonscan_each *each, void *ctx)
+{
+    if (s->end - at >= 3 && memcmp(at, "\xef\xbb\xbf", 3) == 0) {
+        return fail(s, at, "a byte order mark");
+    }
+    const unsigned char *start = skip_space(s, at);
+    at = each && is_at(s, start, '{') ? scan_outer_object(s, start, each, ctx) : scan_value(s, start);
+    if (!at) {
+        return NULL;
+    }
+    *value = value_of(s, start, at);
+    at = skip_space(s, at);
+    return at == s->end ? at : fail(s, at, "more bytes after the value");
+}
+
+enum err jsonscan_members(struct slice text, struct json_value *value, jsonscan_each *each, void *ctx, size_t *offset,
+                          struct error *why)
 {
     const unsigned char *start = (const unsigned char *)(text.size > 0 ? text.data : "");
-    struct scanner s = {.at = start, .end = start + text.size};
+    struct scanner s = scanner_of(start, start + text.size);
     struct json_value found;
-    if (scan_document(&s, &found)) {
+    if (scan_document(&s, start, &found, each, ctx)) {
         *value = found;
         return ERR_NONE;
     }
@@ -368,6 +508,11 @@ enum err jsonscan_document(struct slice text, struct json_value *value, size_t *
         return error_set(why, ERR_FULL, "nesting deeper than %d levels", JSONSCAN_MAX_DEPTH);
     }
     return error_set(why, ERR_INVALID, "%s", s.wrong);
+}
+
+enum err jsonscan_document(struct slice text, struct json_value *value, size_t *offset, struct error *why)
+{
+    return jsonscan_members(text, value, NULL, NULL, offset, why);
 }
 
 void jsonscan_enter(struct json_iterator *it, const struct json_value *container)
@@ -381,15 +526,15 @@ void jsonscan_enter(struct json_iterator *it, const struct json_value *container
 
 bool jsonscan_next(struct json_iterator *it, struct json_value *key, struct json_value *value)
 {
-    struct scanner s = {.at = (const unsigned char *)it->at, .end = (const unsigned char *)it->end};
-    skip_space(&s);
-    if (next_is(&s, ',')) {
-        s.at++;
-        skip_space(&s);
+    struct scanner s = scanner_of((const unsigned char *)it->at, (const unsigned char *)it->end);
+    struct json_value unused;
+    const unsigned char *at = skip_space(&s, (const unsigned char *)it->at);
+    if (is_at(&s, at, ',')) {
+        at = skip_space(&s, at + 1);
     }
-    bool found = s.at < s.end && (!it->object || scan_name(&s, key)) && scan_value(&s, value);
-    it->at = found ? (const char *)s.at : it->end;
-    return found;
+    at = it->object ? scan_member(&s, at, key ? key : &unused, value) : scan_element(&s, at, value);
+    it->at = at ? (const char *)at : it->end;
+    return at;
 }
 
 static struct slice without_quotes(const struct json_value *string)
@@ -450,12 +595,9 @@ static bool take_piece(struct slice *rest, char store[4], struct slice *piece)
     return true;
 }
 
-struct slice jsonscan_unescape(const struct json_value *string, struct buf *scratch)
+/* Kept apart from the usual case, which needs nothing of this: no frame, no store. */
+static __attribute__((noinline)) struct slice unescape(struct slice rest, struct buf *scratch)
 {
-    struct slice rest = without_quotes(string), piece;
-    if (!string->has_escapes) {
-        return rest;
-    }
     /* A reallocation would pull earlier slices of scratch from under the caller. */
     if (scratch->size + rest.size >= scratch->capacity || rest.size > scratch->limit - scratch->size) {
         scratch->failed = true;
@@ -464,6 +606,7 @@ struct slice jsonscan_unescape(const struct json_value *string, struct buf *scra
         return (struct slice){0};
     }
     char store[4];
+    struct slice piece;
     size_t start = scratch->size;
     while (take_piece(&rest, store, &piece)) {
         buf_append(scratch, piece);
@@ -471,13 +614,16 @@ struct slice jsonscan_unescape(const struct json_value *string, struct buf *scra
     return (struct slice){scratch->data + start, scratch->size - start};
 }
 
-bool jsonscan_string_is(const struct json_value *string, struct slice text)
+struct slice jsonscan_unescape(const struct json_value *string, struct buf *scratch)
 {
-    struct slice rest = without_quotes(string), piece;
-    if (!string->has_escapes) {
-        return slice_equal(rest, text);
-    }
+    struct slice text = without_quotes(string);
+    return string->has_escapes ? unescape(text, scratch) : text;
+}
+
+static __attribute__((noinline)) bool is_unescaped(struct slice rest, struct slice text)
+{
     char store[4];
+    struct slice piece;
     while (take_piece(&rest, store, &piece)) {
         if (!slice_starts(text, piece)) {
             return false;
@@ -485,4 +631,10 @@ bool jsonscan_string_is(const struct json_value *string, struct slice text)
         text = (struct slice){text.data + piece.size, text.size - piece.size};
     }
     return text.size == 0 && rest.size == 0;
+}
+
+bool jsonscan_string_is(const struct json_value *string, struct slice text)
+{
+    struct slice literal = without_quotes(string);
+    return string->has_escapes ? is_unescaped(literal, text) : slice_equal(literal, text);
 }

@@ -18,11 +18,32 @@ struct signer {
 static pthread_once_t fetched = PTHREAD_ONCE_INIT;
 static EVP_MAC *hmac;
 static EVP_MD *sha256;
+static pthread_key_t
+    digest_contexts; /* one a thread, made at its first digest: a new one each time costs as much as the digest */
+static bool keeps_contexts;
+
+static void free_context(void *context)
+{
+    EVP_MD_CTX_free(context);
+}
 
 static void fetch(void)
 {
     hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
     sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    keeps_contexts = pthread_key_create(&digest_contexts, free_context) == 0;
+}
+
+/* This thread's, or NULL. */
+static EVP_MD_CTX *digest_context(void)
+{
+    pthread_once(&fetched, fetch);
+    EVP_MD_CTX *context = keeps_contexts ? pthread_getspecific(digest_contexts) : NULL;
+    if (!context && keeps_contexts && (context = EVP_MD_CTX_new()) && pthread_setspecific(digest_contexts, context) != 0) {
+        EVP_MD_CTX_free(context);
+        context = NULL;
+    }
+    return context;
 }
 
 enum err signer_open(struct signer **out, struct slice secret, struct error *why)
@@ -59,15 +80,36 @@ void signer_close(struct signer **signer)
     }
 }
 
+static bool update(EVP_MAC_CTX *keyed, struct slice piece)
+{
+    return piece.size == 0 || EVP_MAC_update(keyed, (const unsigned char *)piece.data, piece.size) == 1;
+}
+
+/* What is short is put together first: an update costs more than the bytes of a host or a path. */
+static bool update_all(EVP_MAC_CTX *keyed, const struct slice *pieces, size_t count)
+{
+    char joined[256];
+    size_t size = 0;
+    bool good = true;
+    for (size_t i = 0; good && i < count; i++) {
+        if (pieces[i].size > sizeof joined - size) {
+            good = update(keyed, (struct slice){joined, size}) && update(keyed, pieces[i]);
+            size = 0;
+        } else if (pieces[i].size > 0) {
+            memcpy(joined + size, pieces[i].data, pieces[i].size);
+            size += pieces[i].size;
+        }
+    }
+    return good && update(keyed, (struct slice){joined, size});
+}
+
 bool signer_sign(struct signer *signer, const struct signed_request *request, uint8_t mac[SIGNATURE_BYTES])
 {
     const struct slice pieces[] = {request->method, SLICE(" "),    request->domain,   request->path,
                                    SLICE(" "),      request->body, request->timestamp};
     /* Without a key, init starts again from the schedule of signer_open. */
     bool good = EVP_MAC_init(signer->keyed, NULL, 0, NULL) == 1;
-    for (size_t i = 0; good && i < sizeof pieces / sizeof pieces[0]; i++) {
-        good = pieces[i].size == 0 || EVP_MAC_update(signer->keyed, (const unsigned char *)pieces[i].data, pieces[i].size) == 1;
-    }
+    good = good && update_all(signer->keyed, pieces, sizeof pieces / sizeof pieces[0]);
     size_t size = 0;
     good = good && EVP_MAC_final(signer->keyed, mac, &size, SIGNATURE_BYTES) == 1 && size == SIGNATURE_BYTES;
     if (!good) {
@@ -125,14 +167,12 @@ bool signature_is_fresh(int64_t timestamp_ms, int64_t now_ms)
 
 bool signature_sha256(const struct slice *parts, size_t count, uint8_t digest[32])
 {
-    pthread_once(&fetched, fetch);
-    EVP_MD_CTX *context = sha256 ? EVP_MD_CTX_new() : NULL;
-    bool good = context && EVP_DigestInit_ex2(context, sha256, NULL) == 1;
+    EVP_MD_CTX *context = digest_context();
+    bool good = context && sha256 && EVP_DigestInit_ex2(context, sha256, NULL) == 1;
     for (size_t i = 0; good && i < count; i++) {
         good = parts[i].size == 0 || EVP_DigestUpdate(context, parts[i].data, parts[i].size) == 1;
     }
     good = good && EVP_DigestFinal_ex(context, digest, NULL) == 1;
-    EVP_MD_CTX_free(context);
     if (!good) {
         memset(digest, 0, 32);
     }

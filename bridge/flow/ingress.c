@@ -316,7 +316,7 @@ static void answer_taken(struct loop *loop, struct http_request *request, const 
     buf_reset(&loop->answer);
     buf_append_text(&loop->answer, "{\"code\":0,\"message\":\"OK\",\"data\":{\"id\":");
     buf_append_json_string(&loop->answer, (struct slice){ticket->id, ticket->id_size});
-    buf_appendf(&loop->answer, ",\"duplicate\":%s}}", duplicate ? "true" : "false");
+    buf_append_text(&loop->answer, duplicate ? ",\"duplicate\":true}}" : ",\"duplicate\":false}}");
     http_request_answer(request, &(struct http_answer){.status = 200, .body = buf_slice(&loop->answer)});
 }
 

@@ -1,18 +1,13 @@
 /* The parser (libmicrohttpd 0.9.75) forgives what RFC 9112 calls an error, and each thing that it forgives is a place where a
  * proxy in front of it may count the bytes of a request in another way. Most of it shows in names and values. What does not
  * show is found by place: the parser leaves the parts where they came, so each must begin exactly where the one before it and
- * the bytes between them end, up to the end of the head. A NUL (the parser's strings end there), a line ended by LF alone or spare
- * blanks in the request line move what follows. A folded line moves the name behind its value, since the parser copies it to
- * join the parts. What leaves no trace is a NUL in the place of a line's CR, and one behind the last value where a LF alone makes up for it: the
- * parser overwrites both ends of a line with NULs. */
+ * the bytes between them end, up to the end of the head. A line ended by LF alone or spare blanks in the request line move what
+ * follows. A folded line moves the name behind its value, since the parser copies it to join the parts. A NUL can leave no trace
+ * at all, for the parser overwrites both ends of a line with NULs, so http_head looks for it before the parser does. */
 #include "http_audit.h"
-
-#include "meowbridge/err.h"
 
 #include <stdio.h>
 #include <string.h>
-
-enum { MAX_SINGLES = 32 };
 
 /* RFC 9110, 5.6.2 */
 static const bool is_token_char[256] = {
@@ -58,46 +53,76 @@ static void fault(struct http_audit *audit, struct slice name, const char *what)
     snprintf(audit->message, sizeof audit->message, "header \"%s\" %s", shown, what);
 }
 
-void http_audit_begin(struct http_audit *audit, const char *const *single_headers)
+void http_audit_begin(struct http_audit *audit, const struct http_singles *singles, bool is_clean)
 {
-    *audit = (struct http_audit){.single_headers = single_headers};
+    *audit = (struct http_audit){.singles = *singles, .has_gap = !is_clean};
+    for (size_t i = 0; i < singles->count; i++) {
+        singles->values[i] = (struct slice){0};
+    }
 }
 
-static void check_single(struct http_audit *audit, struct slice name)
+static void check_single(struct http_audit *audit, struct slice name, struct slice value)
 {
-    for (unsigned i = 0; audit->single_headers && audit->single_headers[i]; i++) {
-        ASSERT(i < MAX_SINGLES);
-        if (slice_equal_nocase(name, slice_of(audit->single_headers[i]))) {
-            if (audit->seen_singles & 1u << i) {
+    const struct http_singles *singles = &audit->singles;
+    for (size_t i = 0; i < singles->count; i++) {
+        if (name.size == singles->names[i].size && slice_equal_nocase(name, singles->names[i])) {
+            if (singles->values[i].data) {
                 fault(audit, name, "is given twice");
             }
-            audit->seen_singles |= 1u << i;
+            singles->values[i] = value;
         }
     }
 }
 
+static void check_host(struct http_audit *audit, struct slice name, struct slice value)
+{
+    audit->host = value;
+    if (++audit->hosts > 1) {
+        fault(audit, name, "is given twice");
+    }
+}
+
+static void check_length(struct http_audit *audit, struct slice name, struct slice value)
+{
+    if (++audit->lengths > 1) {
+        fault(audit, name, "is given twice");
+    } else if (!slice_to_u64(value, &audit->declared)) {
+        fault(audit, name, "is not a number of bytes");
+    }
+}
+
+static void check_coding(struct http_audit *audit, struct slice name, struct slice value)
+{
+    audit->coding_is_chunked = slice_equal_nocase(value, SLICE("chunked"));
+    if (++audit->codings > 1) {
+        fault(audit, name, "is given twice");
+    } else if (!audit->coding_is_chunked) {
+        fault(audit, name, "is not exactly \"chunked\"");
+    }
+}
+
+static void check_expectation(struct http_audit *audit, struct slice name, struct slice value)
+{
+    (void)name, (void)value;
+    audit->expects_continue = true;
+}
+
 static void check_framing(struct http_audit *audit, struct slice name, struct slice value)
 {
-    if (slice_equal_nocase(name, SLICE("Host"))) {
-        audit->host = value;
-        if (++audit->hosts > 1) {
-            fault(audit, name, "is given twice");
+    static const struct {
+        struct slice name;
+        void (*check)(struct http_audit *audit, struct slice name, struct slice value);
+    } headers[] = {
+        {{"Host", 4}, check_host},
+        {{"Content-Length", 14}, check_length},
+        {{"Transfer-Encoding", 17}, check_coding},
+        {{"Expect", 6}, check_expectation},
+    };
+    for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) {
+        if (name.size == headers[i].name.size && slice_equal_nocase(name, headers[i].name)) {
+            headers[i].check(audit, name, value);
+            return;
         }
-    } else if (slice_equal_nocase(name, SLICE("Content-Length"))) {
-        if (++audit->lengths > 1) {
-            fault(audit, name, "is given twice");
-        } else if (!slice_to_u64(value, &audit->declared)) {
-            fault(audit, name, "is not a number of bytes");
-        }
-    } else if (slice_equal_nocase(name, SLICE("Transfer-Encoding"))) {
-        audit->coding_is_chunked = slice_equal_nocase(value, SLICE("chunked"));
-        if (++audit->codings > 1) {
-            fault(audit, name, "is given twice");
-        } else if (!audit->coding_is_chunked) {
-            fault(audit, name, "is not exactly \"chunked\"");
-        }
-    } else if (slice_equal_nocase(name, SLICE("Expect"))) {
-        audit->expects_continue = true;
     }
 }
 
@@ -120,7 +145,7 @@ void http_audit_header(struct http_audit *audit, struct slice name, struct slice
             fault(audit, name, "has a control character");
         }
         check_framing(audit, name, value);
-        check_single(audit, name);
+        check_single(audit, name, value);
     }
 }
 

@@ -9,19 +9,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Headers that may stand once only, and their values in a request: data NULL where it is absent. */
+struct http_singles {
+    const struct slice *names;
+    struct slice *values;
+    size_t count;
+};
+
 struct http_audit {
-    const char *const *single_headers; /* NULL-terminated, at most 32; may be NULL */
-    uint32_t seen_singles;             /* bit i: single_headers[i] was seen */
+    struct http_singles singles;
     unsigned hosts, lengths, codings;
     bool coding_is_chunked, expects_continue;
     struct slice host;
     uint64_t declared;        /* Content-Length, if there is one */
     const char *first, *next; /* where the first header line begins, and where one behind the last must */
-    bool has_gap;             /* one did not begin there */
+    bool has_gap;             /* one did not begin there, or a NUL was in the head */
     char message[200];        /* the first fault; empty: none */
 };
 
-void http_audit_begin(struct http_audit *audit, const char *const *single_headers);
+/* The values are set to absent. is_clean: of http_head, and all that is known of NULs where the parser has left none of its own. */
+void http_audit_begin(struct http_audit *audit, const struct http_singles *singles, bool is_clean);
 /* Each header in order. name and value must be the parser's own pointers into the head. */
 void http_audit_header(struct http_audit *audit, struct slice name, struct slice value);
 /* Ends it: the request line as parsed (method and version, too, where they came), and the size of the head on the wire from the

@@ -1,6 +1,6 @@
 /* http_internal: what the files of the HTTP server share. http_server.c has the loops, http_request.c a request's way,
  * http_reply.c the answers, http_stream.c those that go on, http_refusal.c those that libmicrohttpd would give by itself,
- * http_deadline.c the clocks.
+ * http_deadline.c the clocks, http_socket.c what libmicrohttpd receives.
  *
  * One libmicrohttpd daemon a loop, with external epoll and without a listening socket: its own epoll threads hang when exactly
  * 128 sockets are ready in one turn, and its accepting knows neither a limit over all loops nor what to do without a free
@@ -29,6 +29,7 @@
 #include "http_linger.h"
 #include "http_listen.h"
 #include "http_parser.h"
+#include "http_socket.h"
 #include "http_tls.h"
 #include "meowbridge/heartbeat.h"
 #include "meowbridge/http_server.h"
@@ -44,6 +45,7 @@ struct MHD_Response;
 enum {
     HTTP_MAX_LOOPS = 64,
     HTTP_POOL_BYTES = 16 << 10, /* of libmicrohttpd's, a connection: headers and read buffer */
+    HTTP_MAX_SINGLES = 8,
     HTTP_FIXED_FDS = 3,
     HTTP_CROWD = 256 /* connections whose memory is worth giving back */
 };
@@ -64,6 +66,7 @@ struct http_reply {
     struct MHD_Response *response; /* NULL: none, or no memory for it */
     unsigned status;
     struct slice body; /* of response */
+    bool is_kept;      /* the connection's */
 };
 
 struct http_request {
@@ -74,6 +77,8 @@ struct http_request {
     struct http_request *next_resumed;
     struct http_connection *connection;
     struct slice method, path;
+    struct slice singles[HTTP_MAX_SINGLES]; /* values of the server's */
+    uint64_t names_seen;                    /* a bit for each header, see name_bit */
     struct buf target, body;
     struct http_parser chunks; /* is_chunked: decodes the body */
     size_t head_size;          /* request line and headers, as they came */
@@ -90,12 +95,14 @@ struct http_connection {
     struct MHD_Connection *mhd;
     struct http_tls_credentials *credentials; /* NULL: no TLS */
     int fd;                                   /* libmicrohttpd's */
+    struct http_socket socket;                /* what comes on it */
     bool is_early;                            /* answered before its request was read to the end */
     bool was_used;                            /* a request on it was answered */
     int64_t since_ms;       /* when the phase began; HEADERS, BODY, DISCARD: when the request's first byte came */
     int64_t first_byte_ms;  /* of a request whose first line is not whole; 0: none came */
     uint64_t bytes_settled; /* that the socket had received when the last request was over */
     struct http_peer peer;
+    struct http_reply kept; /* the last answer that is status 200, JSON, and no more: the next one mostly has the same size */
     struct http_request request;
 };
 
@@ -126,7 +133,9 @@ struct http_server {
     pthread_cond_t changed; /* a loop has settled, or under_way is 0 */
     unsigned settled;       /* loops whose grace is over; guarded by mutex */
 
-    struct http_server_options options; /* of its strings only single_headers and name outlive http_server_open */
+    struct http_server_options options;     /* of its strings only single_headers and name outlive http_server_open */
+    struct slice singles[HTTP_MAX_SINGLES]; /* their names */
+    size_t single_count;
     char name[24];
     struct http_listener listener; /* read by loops that accept; closed by the last of them */
     struct http_tls *tls;
@@ -150,6 +159,9 @@ void http_request_cut(struct http_connection *connection);
 /* --- http_reply.c --- */
 
 struct http_reply http_reply_make(const struct http_answer *answer);
+/* The same for a request on the connection, which keeps what can serve once more. Only when its last answer has been sent. */
+struct http_reply http_reply_on(struct http_connection *connection, const struct http_answer *answer);
+void http_reply_forget(struct http_connection *connection);
 typedef ssize_t http_reader(void *ctx, uint64_t position, char *out, size_t max); /* libmicrohttpd's, which calls it */
 struct http_reply http_reply_stream(const struct http_answer *head, http_reader *reader, void *ctx);
 /* A refusal of the server's own, which handler.refused is told of. */

@@ -4,14 +4,15 @@
 #include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 
-enum { MAX_ERROR_BODY = 64 << 10, STREAM_BLOCK = 4 << 10 };
+enum { MAX_ERROR_BODY = 64 << 10, STREAM_BLOCK = 4 << 10, KEPT_BODY = 512 };
 
 void http_reply_drop(struct http_reply *reply)
 {
-    if (reply->response) {
+    if (reply->response && !reply->is_kept) {
         MHD_destroy_response(reply->response);
     }
     *reply = (struct http_reply){0};
@@ -25,8 +26,10 @@ bool http_reply_add_header(struct http_reply *reply, const char *name, const cha
 /* Drops the reply where one of them finds no memory. */
 static void add_headers(struct http_reply *reply, const struct http_answer *answer)
 {
-    char seconds[16];
-    snprintf(seconds, sizeof seconds, "%u", answer->retry_after_s);
+    char seconds[16] = "";
+    if (answer->retry_after_s > 0) {
+        snprintf(seconds, sizeof seconds, "%u", answer->retry_after_s);
+    }
     bool ok = http_reply_add_header(reply, "Content-Type", answer->content_type ? answer->content_type : "application/json") &&
               http_reply_add_header(reply, "Allow", answer->allow) &&
               http_reply_add_header(reply, "Retry-After", answer->retry_after_s ? seconds : NULL) &&
@@ -51,6 +54,35 @@ struct http_reply http_reply_make(const struct http_answer *answer)
     reply.body = (struct slice){body, answer->body.size};
     add_headers(&reply, answer);
     return reply;
+}
+
+static bool is_plain(const struct http_answer *answer)
+{
+    return answer->status == 200 && answer->body.size <= KEPT_BODY && !answer->content_type && !answer->allow &&
+           answer->retry_after_s == 0 && !answer->www_authenticate && !answer->headers;
+}
+
+/* A response costs libmicrohttpd five allocations. The one that is kept differs in the bytes of its body, which are ours and which
+ * nobody reads between two requests of a connection. */
+struct http_reply http_reply_on(struct http_connection *c, const struct http_answer *answer)
+{
+    if (!is_plain(answer)) {
+        return http_reply_make(answer);
+    }
+    if (c->kept.response && c->kept.body.size == answer->body.size) {
+        memcpy((char *)c->kept.body.data, answer->body.data, answer->body.size);
+        return c->kept;
+    }
+    http_reply_forget(c);
+    c->kept = http_reply_make(answer);
+    c->kept.is_kept = true;
+    return c->kept;
+}
+
+void http_reply_forget(struct http_connection *c)
+{
+    c->kept.is_kept = false;
+    http_reply_drop(&c->kept);
 }
 
 struct http_reply http_reply_stream(const struct http_answer *head, http_reader *reader, void *ctx)

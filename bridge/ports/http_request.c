@@ -45,6 +45,7 @@ void http_request_finish(struct http_connection *c)
     http_parser_free(&r->chunks);
     buf_free(&r->body);
     r->method = r->path = (struct slice){0}; /* libmicrohttpd's memory */
+    memset(r->singles, 0, sizeof r->singles);
     r->user = NULL;
 }
 
@@ -116,11 +117,25 @@ void *http_on_target(void *ctx, const char *target, struct MHD_Connection *mhd)
     return c;
 }
 
+/* Headers of different bits have different names. */
+static uint64_t name_bit(struct slice name)
+{
+    unsigned letter = name.size > 0 ? (unsigned char)name.data[0] & 0x1fu : 0;
+    return UINT64_C(1) << ((letter + 5 * name.size) & 63);
+}
+
+struct head {
+    struct http_audit audit;
+    struct http_request *request;
+};
+
 static enum MHD_Result audit_header(void *ctx, enum MHD_ValueKind kind, const char *name, size_t name_size, const char *value,
                                     size_t value_size)
 {
     (void)kind;
-    http_audit_header(ctx, (struct slice){name, name_size}, (struct slice){value, value_size});
+    struct head *head = ctx;
+    head->request->names_seen |= name_bit((struct slice){name, name_size});
+    http_audit_header(&head->audit, (struct slice){name, name_size}, (struct slice){value, value_size});
     return MHD_YES;
 }
 
@@ -140,16 +155,18 @@ static enum MHD_Result take_headers(struct http_connection *c, const char *metho
 {
     struct http_server *server = c->loop->server;
     struct http_request *r = &c->request;
-    struct http_audit audit;
-    http_audit_begin(&audit, server->options.single_headers);
-    MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, audit_header, &audit);
-    const union MHD_ConnectionInfo *head = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    struct head head = {.request = r};
+    struct http_audit *audit = &head.audit;
+    const struct http_singles singles = {server->singles, r->singles, server->single_count};
+    http_audit_begin(audit, &singles, http_head_is_clean(&c->socket.head));
+    MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, audit_header, &head);
+    const union MHD_ConnectionInfo *size = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
     r->method = slice_of(method);
     r->path = path_of(buf_slice(&r->target));
-    r->head_size = head ? head->header_size : 0;
-    r->is_chunked = audit.codings > 0;
-    r->declared = audit.declared;
-    const char *fault = http_audit_end(&audit, r->method, buf_slice(&r->target), slice_of(version), r->head_size);
+    r->head_size = size ? size->header_size : 0;
+    r->is_chunked = audit->codings > 0;
+    r->declared = audit->declared;
+    const char *fault = http_audit_end(audit, r->method, buf_slice(&r->target), slice_of(version), r->head_size);
     if (r->target.failed) {
         set_error(r, 503, "no memory");
         return queue_early(c);
@@ -158,6 +175,7 @@ static enum MHD_Result take_headers(struct http_connection *c, const char *metho
         set_error(r, fault ? 400 : 411, fault ? fault : "chunked bodies are not taken here");
         return queue_early(c);
     }
+    http_head_pass(&c->socket.head, r->method.data + r->head_size, r->is_chunked ? HTTP_HEAD_UNTIL_END : r->declared);
     r->is_known = true;
     atomic_fetch_add(&server->under_way, 1);
     server->options.handler.headers(server->options.handler.ctx, r);
@@ -169,7 +187,7 @@ static enum MHD_Result take_headers(struct http_connection *c, const char *metho
         set_error(r, 503, "no memory");
     }
     if (r->is_answered) {
-        return answer_before_body(c, audit.expects_continue);
+        return answer_before_body(c, audit->expects_continue);
     }
     if (r->is_chunked) {
         http_parser_init(&r->chunks, server->options.max_body);
@@ -333,9 +351,15 @@ static struct slice without_blanks(struct slice value)
 
 struct slice http_request_header(const struct http_request *request, const char *name)
 {
-    struct slice value = {0};
-    if (MHD_lookup_connection_value_n(request->connection->mhd, MHD_HEADER_KIND, name, strlen(name), &value.data,
-                                      &value.size) != MHD_YES) {
+    const struct http_server *server = request->connection->loop->server;
+    struct slice wanted = slice_of(name), value = {0};
+    for (size_t i = 0; i < server->single_count; i++) {
+        if (slice_equal_nocase(wanted, server->singles[i])) {
+            return without_blanks(request->singles[i]);
+        }
+    }
+    if (MHD_lookup_connection_value_n(request->connection->mhd, MHD_HEADER_KIND, name, wanted.size, &value.data, &value.size) !=
+        MHD_YES) {
         return (struct slice){0};
     }
     return without_blanks(value);
@@ -363,6 +387,9 @@ static enum MHD_Result collect_header(void *ctx, enum MHD_ValueKind kind, const 
 size_t http_request_headers(const struct http_request *request, const char *name, struct slice *values, size_t max)
 {
     struct header_search search = {.name = slice_of(name), .values = values, .max = max};
+    if (!(request->names_seen & name_bit(search.name))) {
+        return 0;
+    }
     MHD_get_connection_values_n(request->connection->mhd, MHD_HEADER_KIND, collect_header, &search);
     return search.count;
 }
@@ -404,7 +431,7 @@ void http_request_answer(struct http_request *request, const struct http_answer 
 {
     ASSERT(request->is_known && !request->is_answered);
     ASSERT(request->phase == PHASE_HEADERS || request->phase == PHASE_WHOLE || request->phase == PHASE_PARKED);
-    request->reply = http_reply_make(answer);
+    request->reply = http_reply_on(request->connection, answer);
     request->is_answered = true;
 }
 
@@ -414,5 +441,6 @@ void http_request_park(struct http_request *request)
     ASSERT(request->phase == PHASE_WHOLE && !request->is_answered);
     http_phase_enter(c, PHASE_PARKED);
     c->loop->parked++;
+    http_socket_park(&c->socket);
     MHD_suspend_connection(c->mhd);
 }

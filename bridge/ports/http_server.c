@@ -35,6 +35,7 @@ static void connection_free(struct http_connection *c)
 {
     struct http_server *server = c->loop->server;
     http_request_finish(c);
+    http_reply_forget(c);
     buf_free(&c->request.target);
     http_tls_release(c->credentials);
     if (c->peer.address.ss_family != AF_UNIX) {
@@ -52,6 +53,7 @@ static void on_connection(void *ctx, struct MHD_Connection *mhd, void **context,
         loop->entering = NULL;
         *context = c;
         c->mhd = mhd;
+        http_socket_open(&c->socket, c->fd, c->credentials != NULL);
         c->next = loop->connections;
         if (c->next) {
             c->next->previous = c;
@@ -61,6 +63,7 @@ static void on_connection(void *ctx, struct MHD_Connection *mhd, void **context,
     }
     struct http_connection *c = *context;
     int unread = 0;
+    http_socket_close(c->fd);
     if (c->is_early || (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0)) {
         http_linger_add(&loop->linger, c->fd, loop->now_ms);
     }
@@ -75,7 +78,7 @@ static void add_connection(struct http_loop *loop, int fd, const struct http_pee
 {
     struct http_server *server = loop->server;
     bool is_unix = peer->address.ss_family == AF_UNIX;
-    struct http_connection *c = calloc(1, sizeof *c);
+    struct http_connection *c = fd < HTTP_SOCKET_FDS ? calloc(1, sizeof *c) : NULL;
     if (!c || (!is_unix && !http_peer_enters(&server->peer_counts, peer->ip))) {
         free(c);
         close(fd);
@@ -390,6 +393,7 @@ static enum err open_parts(struct http_server *server, struct error *why)
     const struct http_server_options *o = &server->options;
     bool has_tls = o->tls_certificate_file && o->tls_certificate_file[0];
     enum err err = http_refusal_init(why);
+    err = err ? err : http_socket_init(why);
     if (!err && has_tls) {
         err = http_tls_open(&server->tls, o->tls_certificate_file, o->tls_key_file, why);
     }
@@ -414,6 +418,10 @@ enum err http_server_open(struct http_server **out, const struct http_server_opt
     server->options = *options;
     snprintf(server->name, sizeof server->name, "%s", options->name);
     server->options.name = server->name;
+    for (const char *const *name = options->single_headers; name && *name; name++) {
+        ASSERT(server->single_count < HTTP_MAX_SINGLES);
+        server->singles[server->single_count++] = slice_of(*name);
+    }
     server->listener.fd = -1;
     int64_t tick_ms = options->timeout_ms / 8;
     server->tick_ms = tick_ms < 50 ? 50 : earlier(tick_ms, 1000);

@@ -5,6 +5,7 @@
  * goes back; for retention). kept and key stand before head and body, so that reading them touches no overflow page. */
 #include "journal_db.h"
 #include "journal_internal.h"
+#include "journal_vfs.h"
 
 #include <sqlite3.h>
 
@@ -44,6 +45,8 @@ enum statement {
     PROBE_PUT,
     PROBE_DELETE,
     EVENT_PUT,
+    EVENT_NEXT,
+    EVENTS_NEXT,
     EVENT_LAST,
     EVENT_OLDEST,
     EVENT_READ,
@@ -77,6 +80,11 @@ enum statement {
     STRETCH_UP,
     STATEMENT_COUNT
 };
+
+/* An event behind the last one, whose number follows from that: SQLite then looks for no place in the b-tree. */
+#define NEXT_SQL "INSERT OR FAIL INTO events(accepted, kept, flags, key, head, body) VALUES" NEXT_ROW
+#define NEXT_ROW "(?, ?, ?, ?, ?, ?)"
+#define NEXT_ROWS NEXT_SQL ", " NEXT_ROW ", " NEXT_ROW ", " NEXT_ROW ", " NEXT_ROW ", " NEXT_ROW ", " NEXT_ROW ", " NEXT_ROW
 
 #define BURY_SQL                                                                            \
     "INSERT OR IGNORE INTO dead(seq, died, reason, accepted, kept, flags, key, head, body)" \
@@ -120,6 +128,8 @@ static const char *const statements[STATEMENT_COUNT] = {
     [PROBE_PUT] = "INSERT OR REPLACE INTO probe VALUES(1, zeroblob(?1))",
     [PROBE_DELETE] = "DELETE FROM probe",
     [EVENT_PUT] = "INSERT INTO events(seq, accepted, kept, flags, key, head, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [EVENT_NEXT] = NEXT_SQL,
+    [EVENTS_NEXT] = NEXT_ROWS,
     [EVENT_LAST] = "SELECT seq, kept FROM events ORDER BY seq DESC LIMIT 1",
     [EVENT_OLDEST] = "SELECT seq, kept FROM events ORDER BY seq LIMIT 1",
     [EVENT_READ] =
@@ -166,6 +176,8 @@ enum {
     TRIM_BYTES = 2 * 1024 * 1024,
     TRIM_PAGES = 128,
     FRAME_HEADER = 24,
+    NEXT_AT_ONCE = 8, /* rows of EVENTS_NEXT */
+    NEXT_COLUMNS = 6,
 };
 
 struct db {
@@ -355,7 +367,11 @@ static enum err prepare_all(struct db *db, struct error *why)
 
 static enum err open_handle(struct db *db, const char *name, int flags, struct error *why)
 {
-    int status = sqlite3_open_v2(name, &db->handle, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL);
+    const char *vfs = flags & SQLITE_OPEN_READWRITE ? vfs_register() : NULL;
+    if (flags & SQLITE_OPEN_READWRITE && !vfs) {
+        return no_memory(why);
+    }
+    int status = sqlite3_open_v2(name, &db->handle, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, vfs);
     if (status != SQLITE_OK) {
         return fail(db, status, why);
     }
@@ -766,21 +782,54 @@ enum {
     MAX_REPLAYS = 127
 };
 
+static uint64_t plain_flags(const struct journal_event *event)
+{
+    return event->is_replay ? FLAG_REPLAY : 0;
+}
+
+/* From that parameter on. */
+static void bind_event(struct db *db, enum statement id, int first, const struct journal_event *event, uint64_t flags,
+                       int64_t kept_ms)
+{
+    bind_i64(db, id, first, event->accepted_ms);
+    bind_i64(db, id, first + 1, kept_ms);
+    bind_u64(db, id, first + 2, flags);
+    bind_bytes(db, id, first + 3, event->key, JOURNAL_KEY_BYTES);
+    bind_bytes(db, id, first + 4, event->head.data, event->head.size);
+    bind_bytes(db, id, first + 5, event->body.data, event->body.size);
+}
+
 static enum err put_event(struct db *db, const struct journal_event *event, uint64_t flags, int64_t kept_ms, struct error *why)
 {
     bind_u64(db, EVENT_PUT, 1, event->seq);
-    bind_i64(db, EVENT_PUT, 2, event->accepted_ms);
-    bind_i64(db, EVENT_PUT, 3, kept_ms);
-    bind_u64(db, EVENT_PUT, 4, flags);
-    bind_bytes(db, EVENT_PUT, 5, event->key, JOURNAL_KEY_BYTES);
-    bind_bytes(db, EVENT_PUT, 6, event->head.data, event->head.size);
-    bind_bytes(db, EVENT_PUT, 7, event->body.data, event->body.size);
+    bind_event(db, EVENT_PUT, 2, event, flags, kept_ms);
     return run_statement(db, EVENT_PUT, why);
 }
 
-enum err db_event_put(struct db *db, const struct journal_event *event, int64_t kept_ms, struct error *why)
+/* J2: the numbers are those that were meant. */
+static enum err put_next(struct db *db, enum statement id, const struct journal_event *const *events, size_t count,
+                         int64_t kept_ms, struct error *why)
 {
-    return put_event(db, event, event->is_replay ? FLAG_REPLAY : 0, kept_ms, why);
+    for (size_t i = 0; i < count; i++) {
+        bind_event(db, id, 1 + (int)i * NEXT_COLUMNS, events[i], plain_flags(events[i]), kept_ms);
+    }
+    enum err code = run_statement(db, id, why);
+    bool is_next = (uint64_t)sqlite3_last_insert_rowid(db->handle) == events[count - 1]->seq;
+    return code == ERR_NONE && !is_next ? fail(db, SQLITE_CORRUPT, why) : code;
+}
+
+enum err db_event_put(struct db *db, const struct journal_event *const *events, size_t count, int64_t kept_ms,
+                      struct error *why)
+{
+    size_t at = 1;
+    enum err code = put_event(db, events[0], plain_flags(events[0]), kept_ms, why);
+    for (; code == ERR_NONE && count - at >= NEXT_AT_ONCE; at += NEXT_AT_ONCE) {
+        code = put_next(db, EVENTS_NEXT, events + at, NEXT_AT_ONCE, kept_ms, why);
+    }
+    for (; code == ERR_NONE && at < count; at++) {
+        code = put_next(db, EVENT_NEXT, events + at, 1, kept_ms, why);
+    }
+    return code;
 }
 
 static enum err read_end(struct db *db, enum statement id, uint64_t *seq, int64_t *kept_ms, struct error *why)

@@ -1,4 +1,5 @@
-/* journal_db: the journal's database. All SQL, all of SQLite and its error codes stop here.
+/* journal_db: the journal's database. All SQL, all of SQLite (but for its log's way to the file, journal_vfs.h) and its error codes
+ * stop here.
  *
  *   state       one row: how far the publisher and the index are, the clock, the client id
  *   events      seq -> event; pending above the cursor, published (until they are deleted) up to it; flags: is it a replay and
@@ -59,7 +60,10 @@ MUST_CHECK enum err db_probe(struct db *db, size_t bytes, struct error *why);
 
 /* --- events --- */
 
-MUST_CHECK enum err db_event_put(struct db *db, const struct journal_event *event, int64_t kept_ms, struct error *why);
+/* Stores events, at least one. Their numbers are set: each is one above the one before, and the first above
+ * all that are stored. */
+MUST_CHECK enum err db_event_put(struct db *db, const struct journal_event *const *events, size_t count, int64_t kept_ms,
+                                 struct error *why);
 /* The newest one; seq 0 if there is none. */
 MUST_CHECK enum err db_event_last(struct db *db, uint64_t *seq, int64_t *kept_ms, struct error *why);
 MUST_CHECK enum err db_event_oldest(struct db *db, uint64_t *seq, int64_t *kept_ms, struct error *why);

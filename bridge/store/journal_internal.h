@@ -1,7 +1,7 @@
 /* journal_internal: what the journal's implementations share, and nobody else sees.
  *
  *   journal.c ──ops──▶ journal_sqlite.c ──▶ journal_index.c ──▶ journal_run.c ──▶ journal_db.c [sqlite3.h] ──▶ journal_file.c
- *             │                         └───▶ journal_stretch.c ───────────────────────▲
+ *             │                         └───▶ journal_stretch.c ───────────────────────▲ └──▶ journal_vfs.c
  *             └──────▶ journal_memory.c        journal_view.c ───────────────────────────▲
  * lane (journal.c) and keyset (journal_keys.c) serve both. Nothing in this header locks: the owner's mutex guards it. */
 #ifndef JOURNAL_INTERNAL_H

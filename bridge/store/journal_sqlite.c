@@ -161,6 +161,7 @@ struct batch {
     bool must_save;  /* even if there is nothing else to commit */
 
     uint64_t last_seq;
+    const struct journal_event *events[BATCH_ROWS]; /* stored ones */
     size_t stored;
     uint64_t dead;
     bool is_full;
@@ -217,24 +218,30 @@ static void take_batch(struct sqlite_journal *j, struct batch *batch)
 
 /* --- writing it --- */
 
-static enum err write_append(struct sqlite_journal *j, struct batch *batch, struct journal_append *append, int64_t now_ms,
-                             struct error *why)
+/* What becomes of an append; one that is to be stored gets its number and is noted, so that the batch's next ones know its key. */
+static enum err judge(struct sqlite_journal *j, struct batch *batch, struct journal_append *append, int64_t now_ms,
+                      struct error *why)
 {
     bool known;
-    enum err code = index_known(j->index, append->event->key, now_ms, &known, why);
+    struct journal_event *event = append->event;
+    enum err code = index_known(j->index, event->key, now_ms, &known, why);
     append->outcome = known ? JOURNAL_DUPLICATE : batch->is_full ? JOURNAL_REFUSED : JOURNAL_STORED;
-    if (code != ERR_NONE || append->outcome != JOURNAL_STORED) {
-        return code;
-    }
-    append->event->seq = batch->last_seq + 1;
-    code = db_event_put(j->db, append->event, now_ms, why);
-    if (code == ERR_NONE) {
-        index_add(j->index, append->event->key, now_ms, event_bytes(append->event));
-        batch->last_seq++;
-        batch->stored++;
-        code = stretches_add(j->stretches, append->event, why);
+    if (code == ERR_NONE && append->outcome == JOURNAL_STORED) {
+        index_add(j->index, event->key, now_ms, event_bytes(event));
+        event->seq = ++batch->last_seq;
+        batch->events[batch->stored++] = event;
+        code = stretches_add(j->stretches, event, why);
     }
     return code;
+}
+
+static enum err write_appends(struct sqlite_journal *j, struct batch *batch, int64_t now_ms, struct error *why)
+{
+    enum err code = ERR_NONE;
+    for (struct journal_append *append = batch->appends.first; append && code == ERR_NONE; append = append->next) {
+        code = judge(j, batch, append, now_ms, why);
+    }
+    return code == ERR_NONE && batch->stored > 0 ? db_event_put(j->db, batch->events, batch->stored, now_ms, why) : code;
 }
 
 static enum err write_burials(struct sqlite_journal *j, struct batch *batch, struct error *why)
@@ -252,10 +259,7 @@ static enum err write_burials(struct sqlite_journal *j, struct batch *batch, str
 static enum err write_rows(struct sqlite_journal *j, struct batch *batch, struct error *why)
 {
     const int64_t now_ms = timeline_now(&j->time);
-    enum err code = ERR_NONE;
-    for (struct journal_append *append = batch->appends.first; append && code == ERR_NONE; append = append->next) {
-        code = write_append(j, batch, append, now_ms, why);
-    }
+    enum err code = write_appends(j, batch, now_ms, why);
     if (code == ERR_NONE) {
         code = write_burials(j, batch, why);
     }

@@ -23,7 +23,7 @@ void stretches_close(struct stretches **stretches); /* accepts NULL */
 
 /* --- a batch: within one transaction of the caller's --- */
 
-/* Of an event that was just stored, its seq set. */
+/* Of an event that the transaction stores, its seq set. */
 MUST_CHECK enum err stretches_add(struct stretches *stretches, const struct journal_event *event, struct error *why);
 void stretches_commit(struct stretches *stretches);
 void stretches_undo(struct stretches *stretches); /* it was rolled back */

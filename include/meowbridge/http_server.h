@@ -65,14 +65,15 @@ struct http_server_options {
     const char *host;      /* numeric address, or */
     uint16_t port;         /* 0: any free one */
     const char *unix_path; /* a stale socket file is replaced; one in use is an error; removed at close */
-    int listen_fd;    /* 0: none; else a socket that listens already and takes the place of these. The server closes it */
-    unsigned threads; /* loops, 1 to 64 */
+    int listen_fd;         /* 0: none; else a socket that listens already and takes the place of these. The server closes it */
+    unsigned threads;      /* loops, 1 to 64 */
     const char *tls_certificate_file, *tls_key_file; /* PEM; both NULL or empty: no TLS. TLS 1.2 at least */
     size_t max_body;
     int64_t timeout_ms;
-    unsigned max_connections;          /* over all loops */
-    unsigned max_connections_per_ip;   /* 0: no limit */
-    const char *const *single_headers; /* names that may stand once only, NULL-terminated; may be NULL; borrowed for ever */
+    unsigned max_connections;        /* over all loops */
+    unsigned max_connections_per_ip; /* 0: no limit */
+    const char *const
+        *single_headers; /* at most 8 names that may stand once only, NULL-terminated; may be NULL; borrowed for ever */
     struct http_handler handler;
 };
 

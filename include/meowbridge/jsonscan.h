@@ -18,9 +18,9 @@ enum json_type { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSO
 
 struct json_value {
     enum json_type type;
-    struct slice text; /* the literal bytes: a string with its quotes, a container with its brackets; no white space around */
     bool has_escapes;  /* a string: it holds a backslash */
     bool is_integer;   /* a number: -? digits only, no fraction, no exponent */
+    struct slice text; /* the literal bytes: a string with its quotes, a container with its brackets; no white space around */
 };
 
 /* A place to go on scanning inside text that jsonscan_document has accepted. */
@@ -34,6 +34,14 @@ struct json_iterator {
  * "a colon is expected", …) without quoting the input. ERR_INVALID: not JSON; ERR_FULL: "nesting deeper than 64 levels".
  * *value is set on success only. */
 MUST_CHECK enum err jsonscan_document(struct slice text, struct json_value *value, size_t *offset, struct error *why);
+
+/* As jsonscan_document, and tells of each member of the object while it validates, in order, if the text is an object; each may
+ * be NULL. One pass is all that the text gets. What stands behind the member is not validated yet: only after ERR_NONE is what
+ * each was told to be relied on. name is a string value with its quotes; both values are borrowed for the call, their slices are
+ * of the text. */
+typedef void jsonscan_each(void *ctx, const struct json_value *name, const struct json_value *value);
+MUST_CHECK enum err jsonscan_members(struct slice text, struct json_value *value, jsonscan_each *each, void *ctx,
+                                     size_t *offset, struct error *why);
 
 /* Walks the members of an object or the elements of an array that a successful jsonscan_document covered. Each call gives
  * the next one; false at the end, which leaves key and value undefined. key (of an object) is a string value with its quotes;

@@ -1,11 +1,13 @@
 /* The audit of a request's head, behind a parser that forgives as libmicrohttpd 0.9.75 does: lines that end in LF alone, blanks
- * before words, texts that end at a NUL. What passes must read the same for a strict parser (RFC 9112).
- * Input: the head, up to its empty line. */
+ * before words, texts that end at a NUL. What passes must read the same for a strict parser (RFC 9112). What comes before that
+ * parser, http_head, is fed the same bytes in pieces, and must find a strict head clean.
+ * Input: the head, up to its empty line; what stands behind it came with it. */
 #include "fuzz.h"
 
 #include "../../bridge/ports/http_audit.h"
+#include "../../bridge/ports/http_head.h"
 
-static const char *const singles[] = {"X-Meowflow-Timestamp", "X-Meowflow-Signature", NULL};
+static const struct slice singles[] = {{"X-Meowflow-Timestamp", 20}, {"X-Meowflow-Signature", 20}};
 
 static struct slice take_line(struct slice *rest)
 {
@@ -57,9 +59,10 @@ static struct slice take_word(struct slice *line)
 }
 
 /* As it reaches the audit; false if no parser would hand it on. */
-static bool audit_leniently(struct slice head, bool *passes)
+static bool audit_leniently(struct slice head, bool is_clean, bool *passes)
 {
     struct http_audit audit;
+    struct slice values[sizeof singles / sizeof singles[0]];
     struct slice rest = head, line = take_line(&rest);
     bool ended = false;
     if (line.size > 0 && is_blank(line.data[0])) {
@@ -70,7 +73,7 @@ static bool audit_leniently(struct slice head, bool *passes)
         (!slice_equal(version, SLICE("HTTP/1.1")) && !slice_equal(version, SLICE("HTTP/1.0")))) {
         return false;
     }
-    http_audit_begin(&audit, singles);
+    http_audit_begin(&audit, &(struct http_singles){singles, values, sizeof singles / sizeof singles[0]}, is_clean);
     while (rest.size > 0 && !ended) {
         if (!memchr(rest.data, '\n', rest.size)) {
             return false; /* the parser waits for the end of the head */
@@ -128,7 +131,7 @@ static bool take_field(struct strict *s, struct slice line)
     }
     s->hosts += slice_equal_nocase(name, SLICE("Host"));
     for (size_t i = 0; i < 2; i++) {
-        s->seen[i] += slice_equal_nocase(name, slice_of(singles[i]));
+        s->seen[i] += slice_equal_nocase(name, singles[i]);
     }
     if (slice_equal_nocase(name, SLICE("Content-Length"))) {
         s->lengths++;
@@ -158,6 +161,7 @@ static bool is_strict(struct slice head)
             struct slice target = {line.data + method.size, line.size - method.size};
             bool sound = target.size > 10 && slice_starts((struct slice){line.data + line.size - 9, 9}, SLICE(" HTTP/1."));
             is_1_0 = line.size > 0 && line.data[line.size - 1] == '0';
+            sound = sound && (is_1_0 || line.data[line.size - 1] == '1');
             target = sound ? (struct slice){target.data + 1, target.size - 10} : target;
             if (!sound || !is_token(method) || !is_field_text(target, false) || target.size == 0) {
                 return false;
@@ -173,30 +177,31 @@ static bool is_strict(struct slice head)
            (s.hosts == 1 || (s.hosts == 0 && is_1_0)) && s.seen[0] <= 1 && s.seen[1] <= 1;
 }
 
-/* What the audit cannot see, and says so: a NUL in the place of a line's CR, and one behind the last value before CR LF LF. */
-static void forgive(struct slice head)
+/* Before the parser sees them. The pieces are of the size that the input's size says. */
+static struct http_head follow(struct slice bytes)
 {
-    static const char hidden[] = "\0\r\n\n", sound[] = "\r\n\r\n";
-    for (size_t i = 0; i + 1 < head.size; i++) {
-        if (head.data[i] == 0 && head.data[i + 1] == '\n') {
-            ((char *)head.data)[i] = '\r';
-        }
+    struct http_head head = {0};
+    size_t most = 1 + bytes.size % 9;
+    while (bytes.size > 0) {
+        struct slice piece = {bytes.data, bytes.size < most ? bytes.size : most};
+        http_head_feed(&head, piece);
+        bytes = (struct slice){bytes.data + piece.size, bytes.size - piece.size};
     }
-    for (size_t i = 0; i + 4 <= head.size; i++) {
-        if (memcmp(head.data + i, hidden, 4) == 0) {
-            memcpy((char *)head.data + i, sound, 4);
-        }
-    }
+    return head;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input in = fuzz_begin(data, size), parsed = fuzz_begin(data, size);
     struct slice head = fuzz_rest(&in);
-    bool passes = false;
-    if (audit_leniently(fuzz_rest(&parsed), &passes) && passes) {
-        forgive(head);
+    struct http_head followed = follow(head);
+    bool passes = false, is_clean = http_head_is_clean(&followed);
+    if (audit_leniently(fuzz_rest(&parsed), is_clean, &passes) && passes) {
         ASSERT(is_strict(head));
+    }
+    if (is_strict(head)) {
+        const char *end = (const char *)memmem(head.data, head.size, "\r\n\r\n", 4) + 4;
+        ASSERT(is_clean && followed.behind == (size_t)(head.data + head.size - end));
     }
     fuzz_end(&parsed);
     fuzz_end(&in);

@@ -178,6 +178,40 @@ static void walk(const struct json_value *container)
     }
 }
 
+static bool same(const struct json_value *a, const struct json_value *b)
+{
+    return a->type == b->type && a->text.data == b->text.data && a->text.size == b->text.size &&
+           a->has_escapes == b->has_escapes && a->is_integer == b->is_integer;
+}
+
+struct told {
+    struct json_iterator it; /* walks the same object, in step */
+    bool walks;
+};
+
+static void on_member(void *ctx, const struct json_value *name, const struct json_value *value)
+{
+    struct told *told = ctx;
+    struct json_value key, element;
+    if (told->walks) {
+        ASSERT(jsonscan_next(&told->it, &key, &element) && same(&key, name) && same(&element, value));
+    }
+}
+
+/* Telling of the members changes no verdict, and tells what a walk gives. */
+static void check_members(struct slice text, enum err expected, size_t expected_offset, const struct json_value *document)
+{
+    struct told told = {.walks = expected == ERR_NONE && document->type == JSON_OBJECT};
+    struct json_value found, key, element;
+    size_t offset = SIZE_MAX;
+    if (told.walks) {
+        jsonscan_enter(&told.it, document);
+    }
+    ASSERT(jsonscan_members(text, &found, on_member, &told, &offset, NULL) == expected && offset == expected_offset);
+    ASSERT(expected != ERR_NONE || same(&found, document));
+    ASSERT(!told.walks || !jsonscan_next(&told.it, &key, &element));
+}
+
 /* Up to the offset of the error the text is the beginning of some document: cut there, it is whole or lacks only more. */
 static void check_offset(struct slice text, size_t offset)
 {
@@ -198,6 +232,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t offset = SIZE_MAX;
     enum err err = jsonscan_document(text, &found, &offset, &why), expected = judge(text);
     ASSERT(err == expected);
+    check_members(text, err, offset, &found);
     if (err) {
         ASSERT(why.code == err && why.text[0]);
         check_offset(text, offset);

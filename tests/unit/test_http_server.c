@@ -87,11 +87,12 @@ static void block(void)
 static void park(struct http_request *request)
 {
     http_request_park(request);
+    pthread_mutex_lock(&script.mutex);
     if (script.resumes_at_once) {
+        pthread_mutex_unlock(&script.mutex);
         http_requests_resume(&request, 1);
         return;
     }
-    pthread_mutex_lock(&script.mutex);
     assert_true(script.parked_count < MAX_PARKED);
     script.parked[script.parked_count++] = request;
     changed();
@@ -226,6 +227,14 @@ static void resume_all(void)
     script.parked_count = 0;
     pthread_mutex_unlock(&script.mutex);
     http_requests_resume(requests, count);
+}
+
+/* From here on. */
+static void resume_at_once(void)
+{
+    pthread_mutex_lock(&script.mutex);
+    script.resumes_at_once = true;
+    pthread_mutex_unlock(&script.mutex);
 }
 
 /* --- the server under test --- */
@@ -740,22 +749,118 @@ static void what_two_parsers_could_read_differently_is_refused(void **state)
     close_server();
 }
 
-static void a_nul_byte_in_the_head_is_refused(void **state)
+/* One NUL in each; of most the parser leaves no trace. */
+#define ROW(literal)                   \
+    {                                  \
+        (literal), sizeof(literal) - 1 \
+    }
+#define NUL_LINE(text) ROW("GET /echo HTTP/1.1\r\nHost: x\r\n" text)
+static const struct slice nul_heads[] = {
+    NUL_LINE("X-Test: a\0\r\n\n"),
+    NUL_LINE("X-Test: a\0\n\r\n"),
+    NUL_LINE("X-Test: a\r\n\0\n"),
+    NUL_LINE("X-Test: a\0\r\n\r\n"),
+    NUL_LINE("X-Test: a\0b\r\n\r\n"),
+    NUL_LINE("X-Test:\0\r\n\n"),
+    NUL_LINE("X-Test: a\0\nX-More: b\r\n\r\n"),
+    ROW("GET /echo\0x HTTP/1.1\r\nHost: x\r\n\r\n"),
+    ROW("\r\n\0\nGET /echo HTTP/1.1\r\nHost: x\r\n\r\n"),
+};
+static const char nul_refused[] =
+    "the request's head has a NUL byte, a folded line, a line not ended by CR LF, or spare blanks in its first line";
+
+/* Requests with NULs where they are a body's, in an empty line's neighbourhood and behind one that has no body. */
+#define NUL_BODIES                                                                   \
+    "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nb\0\r\n\r\n"         \
+    "\r\n\r\nPOST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nb\0\0\r\n\0" \
+    "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"                                          \
+    "POST /missing HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n\0\0\0"           \
+    "POST /park HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nb\0"
+
+typedef void put_part(const void *client, const char *bytes, size_t size);
+
+/* Bodies with NULs, and then this, in steps of that many bytes. */
+static void put_behind_nul_bodies(put_part *put_to, const void *client, struct slice last, size_t step)
+{
+    struct buf all;
+    buf_init(&all, 1 << 20);
+    buf_append(&all, SLICE(NUL_BODIES));
+    buf_append(&all, last);
+    for (size_t at = 0; at < all.size; at += step) {
+        put_to(client, all.data + at, step < all.size - at ? step : all.size - at);
+    }
+    buf_free(&all);
+}
+
+static const size_t nul_steps[] = {1 << 20, 1000, 61, 7, 1};
+
+static void put_to_socket(const void *client, const char *bytes, size_t size)
+{
+    put_bytes(*(const int *)client, bytes, size);
+}
+
+static void assert_nul_bodies(int fd)
+{
+    assert_answer(fd, 200, "POST|/echo|/echo||b");
+    assert_answer(fd, 200, "POST|/echo|/echo||b");
+    assert_answer(fd, 200, "GET|/echo|/echo||");
+    assert_answer(fd, 404, "no such path");
+    assert_answer(fd, 200, "resumed b");
+}
+
+static void a_nul_in_a_head_is_refused_and_in_a_body_is_none_of_the_heads(void **state)
 {
     (void)state;
-    static const char in_value[] = "GET /echo HTTP/1.1\r\nHost: x\r\nX-Test: a\0\0b\r\n\r\n";
-    static const char in_target[] = "GET /echo\0x HTTP/1.1\r\nHost: x\r\n\r\n";
-    static const char expected[] =
-        "the request's head has a NUL byte, a folded line, a line not ended by CR LF, or spare blanks in its first line";
+    open_usual();
+    resume_at_once();
+    for (size_t i = 0; i < sizeof nul_heads / sizeof nul_heads[0]; i++) {
+        for (size_t j = 0; j < sizeof nul_steps / sizeof nul_steps[0]; j++) {
+            int fd = dial();
+            put_bytes(fd, nul_heads[i].data, nul_heads[i].size);
+            assert_error(fd, 400, nul_refused);
+            assert_end(fd);
+            fd = dial();
+            put_behind_nul_bodies(put_to_socket, &fd, nul_heads[i], nul_steps[j]);
+            assert_nul_bodies(fd);
+            assert_error(fd, 400, nul_refused);
+            assert_end(fd);
+        }
+    }
+    for (size_t j = 0; j < sizeof nul_steps / sizeof nul_steps[0]; j++) {
+        int fd = dial();
+        put_behind_nul_bodies(put_to_socket, &fd, SLICE(NUL_BODIES), nul_steps[j]);
+        assert_nul_bodies(fd);
+        assert_nul_bodies(fd);
+        assert_alive(fd);
+        close(fd);
+    }
+    close_server();
+}
+
+/* It does not fit into the parser's buffer, which is filled many times. */
+static void a_large_body_of_nuls_is_none_of_the_heads_around_it(void **state)
+{
+    (void)state;
+    enum { SIZE = 70000 };
+    struct buf request;
+    buf_init(&request, SIZE + 1000);
+    buf_appendf(&request, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", SIZE);
+    memset(buf_reserve(&request, SIZE), 0, SIZE);
+    request.size += SIZE;
+    buf_append_text(&request, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n");
     open_usual();
     int fd = dial();
-    put_bytes(fd, in_value, sizeof in_value - 1);
-    assert_error(fd, 400, expected);
+    for (unsigned i = 0; i < 3; i++) {
+        put_bytes(fd, request.data, request.size);
+        assert_answer(fd, 200, "POST|/echo|/echo||");
+        assert_answer(fd, 200, "GET|/echo|/echo||");
+    }
+    put_bytes(fd, request.data, request.size - 2);
+    put_bytes(fd, "\0\n", 2);
+    assert_answer(fd, 200, "POST|/echo|/echo||");
+    assert_error(fd, 400, nul_refused);
     assert_end(fd);
-    fd = dial();
-    put_bytes(fd, in_target, sizeof in_target - 1);
-    assert_error(fd, 400, expected);
-    assert_end(fd);
+    buf_free(&request);
     close_server();
 }
 
@@ -1087,7 +1192,7 @@ static void a_request_may_be_resumed_from_within_its_loop(void **state)
 {
     (void)state;
     open_usual();
-    script.resumes_at_once = true;
+    resume_at_once();
     int fd = dial();
     for (unsigned i = 0; i < 50; i++) {
         put_post(fd, "/park", "", "x");
@@ -1625,9 +1730,14 @@ static struct tls_client dial_tls(void)
     return client;
 }
 
+static void put_to_tls(const void *client, const char *bytes, size_t size)
+{
+    assert_int_equal(write(((const struct tls_client *)client)->in, bytes, size), size);
+}
+
 static void tls_put(const struct tls_client *client, const char *text)
 {
-    assert_int_equal(write(client->in, text, strlen(text)), strlen(text));
+    put_to_tls(client, text, strlen(text));
 }
 
 /* Reads until expected stands at the end of what came. */
@@ -1761,6 +1871,29 @@ static void a_malformed_request_is_refused_under_tls(void **state)
     close_server();
 }
 
+static void a_nul_in_a_head_is_refused_under_tls(void **state)
+{
+    (void)state;
+    open_with(with_tls());
+    resume_at_once();
+    for (size_t i = 0; i < sizeof nul_heads / sizeof nul_heads[0]; i++) {
+        char refused[200], more;
+        snprintf(refused, sizeof refused, "{\"code\":400,\"message\":\"%s\"}", nul_refused);
+        struct tls_client client = dial_tls();
+        put_behind_nul_bodies(put_to_tls, &client, nul_heads[i], nul_steps[i % (sizeof nul_steps / sizeof nul_steps[0])]);
+        tls_expect(&client, "POST|/echo|/echo||b");
+        tls_expect(&client, "POST|/echo|/echo||b");
+        tls_expect(&client, "GET|/echo|/echo||");
+        tls_expect(&client, "no such path");
+        tls_expect(&client, "resumed b");
+        tls_expect(&client, refused);
+        assert_int_equal(poll(&(struct pollfd){.fd = client.out, .events = POLLIN}, 1, PATIENCE_MS), 1);
+        assert_int_equal(read(client.out, &more, 1), 0);
+        tls_close(&client);
+    }
+    close_server();
+}
+
 static int make_files(void **state)
 {
     (void)state;
@@ -1800,7 +1933,8 @@ int main(void)
         cmocka_unit_test(a_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_not),
         cmocka_unit_test(a_chunked_body_without_end_is_cut_off),
         cmocka_unit_test(what_two_parsers_could_read_differently_is_refused),
-        cmocka_unit_test(a_nul_byte_in_the_head_is_refused),
+        cmocka_unit_test(a_nul_in_a_head_is_refused_and_in_a_body_is_none_of_the_heads),
+        cmocka_unit_test(a_large_body_of_nuls_is_none_of_the_heads_around_it),
         cmocka_unit_test(a_head_is_the_same_request_however_it_arrives),
         cmocka_unit_test(http_1_0_is_served_without_a_host),
         cmocka_unit_test(what_the_library_cannot_parse_is_refused_in_our_form),
@@ -1835,6 +1969,7 @@ int main(void)
         cmocka_unit_test(tls_files_that_cannot_be_used_are_named),
         cmocka_unit_test(old_protocol_versions_are_refused),
         cmocka_unit_test(a_malformed_request_is_refused_under_tls),
+        cmocka_unit_test(a_nul_in_a_head_is_refused_under_tls),
         cmocka_unit_test(deadlines_hold_under_tls),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);

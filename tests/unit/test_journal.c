@@ -941,6 +941,35 @@ static void closing_hands_back_what_is_under_way(void **unused)
     end(&f);
 }
 
+/* J2: the numbers of a batch follow from each other; a row that is not the journal's own breaks that, and must not go unseen. */
+static void a_batch_that_would_get_other_numbers_is_refused(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    begin(&f);
+    put_many(&f, 1, 20, 0, JOURNAL_STORED); /* one by one, and in statements of several rows */
+    assert_int_equal(ask(&f, "SELECT count(*) = 20 AND min(seq) = 1 AND max(seq) = 20 FROM events"), 1);
+    sqlite3 *stranger;
+    assert_int_equal(sqlite3_open_v2(f.path, &stranger, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    sqlite3_busy_timeout(stranger, 5000);
+    sqlite3_db_config(stranger, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    const char *sql = "INSERT INTO events SELECT 1000, accepted, kept, flags, key, head, body FROM events WHERE seq = 1";
+    assert_int_equal(sqlite3_exec(stranger, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(stranger);
+    struct put puts[20];
+    for (size_t count = 2; count <= 20; count += 18) {
+        struct error why;
+        WAIT_FOR(journal_ready(f.journal, &why) == ERR_NONE);
+        post(&f, puts, 21, count, 0);
+        await(&f, puts, count);
+        for (size_t i = 0; i < count; i++) {
+            assert_int_equal(puts[i].append.outcome, JOURNAL_REFUSED);
+        }
+    }
+    assert_int_equal(ask(&f, "SELECT count(*) FROM events"), 21);
+    end(&f);
+}
+
 static void a_deleted_or_replaced_file_refuses_appends_until_it_is_back(void **unused)
 {
     (void)unused;
@@ -1251,6 +1280,7 @@ int main(int argc, char **argv)
         TEST(the_identity_is_made_once_and_kept),
         TEST(a_journal_is_closed_without_having_been_started),
         TEST(closing_hands_back_what_is_under_way),
+        TEST(a_batch_that_would_get_other_numbers_is_refused),
         TEST(a_deleted_or_replaced_file_refuses_appends_until_it_is_back),
         TEST(many_threads_append_while_one_publishes_and_another_looks),
         TEST(a_keyset_finds_what_was_put_and_not_removed),

@@ -12,7 +12,7 @@
 
 enum file_kind { DATABASE, LOG, FILE_KINDS };
 enum operation { WRITE = 1, SYNC = 2, TRUNCATE = 4 };
-enum { ALL_BYTES = 1 << 30 };
+enum { ALL_BYTES = 1 << 30, WRITTEN_AT_ONCE = 4096 };
 
 struct unsynced_write { /* what stood there before */
     struct unsynced_write *older;
@@ -74,13 +74,19 @@ static int verdict(enum operation operation)
     return fails ? shim.error : SQLITE_OK;
 }
 
+/* In pieces, since a power cut may let a part of a write arrive. */
 static void remember(enum file_kind kind, sqlite3_file *file, int size, sqlite3_int64 offset)
 {
-    struct unsynced_write *entry = malloc(sizeof *entry + (size_t)size);
-    *entry = (struct unsynced_write){.older = shim.unsynced[kind], .offset = offset, .size = size};
-    shim.originals[kind]->xFileSize(file, &entry->file_size);
-    shim.originals[kind]->xRead(file, entry->old, size, offset); /* short at the end of the file */
-    shim.unsynced[kind] = entry;
+    sqlite3_int64 file_size;
+    shim.originals[kind]->xFileSize(file, &file_size);
+    for (int at = 0, piece; at < size; at += piece) {
+        piece = size - at < WRITTEN_AT_ONCE ? size - at : WRITTEN_AT_ONCE;
+        struct unsynced_write *entry = malloc(sizeof *entry + (size_t)piece);
+        *entry = (struct unsynced_write){.older = shim.unsynced[kind], .offset = offset + at, .size = piece};
+        entry->file_size = file_size > offset + at ? file_size : offset + at;
+        shim.originals[kind]->xRead(file, entry->old, piece, offset + at); /* short at the end of the file */
+        shim.unsynced[kind] = entry;
+    }
 }
 
 static void forget(enum file_kind kind)
@@ -376,7 +382,9 @@ static void any_write_may_be_short(void **unused)
 {
     (void)unused;
     fail_each(WRITE, SMALL_RUN_EVENTS, 1, 1, SQLITE_FULL, 1);
-    fail_each(WRITE, SMALL_RUN_EVENTS, 3, 1, SQLITE_IOERR_WRITE, 20); /* of a frame's header of 24, too */
+    fail_each(WRITE, SMALL_RUN_EVENTS, 3, 1, SQLITE_IOERR_WRITE, 20);
+    fail_each(WRITE, SMALL_RUN_EVENTS, 1, 1, SQLITE_FULL, 8192 + 10); /* within the header of the frame that commits */
+    fail_each(WRITE, SMALL_RUN_EVENTS, 1, 1, SQLITE_IOERR_WRITE, 2 * (8192 + 24)); /* whole frames */
 }
 
 static void writes_of_a_longer_run_may_fail(void **unused)

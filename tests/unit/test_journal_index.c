@@ -127,7 +127,7 @@ static void store(struct bench *b, uint64_t number)
     make_key(number, key);
     struct journal_event *event = journal_event_new(key, b->now_ms, SLICE("head"), slice_dup(SLICE("body")), 4);
     event->seq = ++b->last_seq;
-    must(db_event_put(b->db, event, b->now_ms, &why), &why);
+    must(db_event_put(b->db, (const struct journal_event *const[]){event}, 1, b->now_ms, &why), &why);
     index_add(b->index, key, b->now_ms, 8);
     journal_event_free(event);
 }

@@ -7,6 +7,24 @@
 
 #define LENGTH(array) (sizeof(array) / sizeof(array)[0])
 
+static void count_member(void *ctx, const struct json_value *name, const struct json_value *value)
+{
+    (void)name;
+    (void)value;
+    ++*(size_t *)ctx;
+}
+
+/* Who is told of the members gets the same verdict. */
+static void scan_with_members(struct slice text, enum err expected, size_t expected_offset, const char *expected_why)
+{
+    struct json_value value;
+    size_t offset = expected_offset, count = 0;
+    struct error why = {0};
+    assert_int_equal(jsonscan_members(text, &value, count_member, &count, &offset, &why), expected);
+    assert_int_equal(offset, expected_offset);
+    assert_string_equal(why.text, expected_why);
+}
+
 /* Scans a copy that ends where its memory ends, so that AddressSanitizer sees one byte read too many. */
 static enum err scan(struct slice text, enum json_type *type, size_t *offset, struct error *why)
 {
@@ -14,7 +32,16 @@ static enum err scan(struct slice text, enum json_type *type, size_t *offset, st
     assert_non_null(copy);
     memcpy(copy, text.size ? text.data : "", text.size);
     struct json_value value;
-    enum err err = jsonscan_document((struct slice){copy, text.size}, &value, offset, why);
+    struct error found = {0};
+    size_t at = 0;
+    enum err err = jsonscan_document((struct slice){copy, text.size}, &value, &at, &found);
+    scan_with_members((struct slice){copy, text.size}, err, at, found.text);
+    if (err && offset) {
+        *offset = at;
+    }
+    if (err && why) {
+        *why = found;
+    }
     if (!err) {
         *type = value.type;
         assert_true(value.text.data >= copy && value.text.data + value.text.size <= copy + text.size);
@@ -507,6 +534,73 @@ static void a_walk_gives_each_member_in_order(void **state)
     assert_false(jsonscan_next(&it, &key, &value));
 }
 
+struct told {
+    size_t count;
+    struct json_value name[4], value[4];
+};
+
+static void keep_member(void *ctx, const struct json_value *name, const struct json_value *value)
+{
+    struct told *told = ctx;
+    assert_true(told->count < LENGTH(told->name));
+    told->name[told->count] = *name;
+    told->value[told->count++] = *value;
+}
+
+static struct told members_of(const char *text, enum err expected)
+{
+    struct told told = {0};
+    struct json_value value;
+    assert_int_equal(jsonscan_members(slice_of(text), &value, keep_member, &told, NULL, NULL), expected);
+    return told;
+}
+
+static void each_outermost_member_is_told_of_once_and_as_a_walk_gives_it(void **state)
+{
+    (void)state;
+    static const char text[] = " { \"a\" : 1 , \"\\u0062\":[1,{\"x\":\"],}\"}] ,\"c\":{\"a\":{}}, \"a\":\"s\\\"\" } ";
+    struct json_value object = value_of(text), key, value;
+    struct told told = members_of(text, ERR_NONE);
+    struct json_iterator it;
+    size_t i = 0;
+    for (jsonscan_enter(&it, &object); jsonscan_next(&it, &key, &value); i++) {
+        assert_true(i < told.count);
+        assert_ptr_equal(told.name[i].text.data, key.text.data);
+        assert_int_equal(told.name[i].text.size, key.text.size);
+        assert_int_equal(told.name[i].has_escapes, key.has_escapes);
+        assert_ptr_equal(told.value[i].text.data, value.text.data);
+        assert_int_equal(told.value[i].text.size, value.text.size);
+        assert_int_equal(told.value[i].type, value.type);
+        assert_int_equal(told.value[i].has_escapes, value.has_escapes);
+        assert_int_equal(told.value[i].is_integer, value.is_integer);
+    }
+    assert_int_equal(told.count, 4);
+    assert_int_equal(i, 4);
+    assert_int_equal(members_of("[{\"a\":1}]", ERR_NONE).count, 0);
+    assert_int_equal(members_of("\"a\"", ERR_NONE).count, 0);
+    assert_int_equal(members_of("{ }", ERR_NONE).count, 0);
+    assert_int_equal(members_of("{\"a\":1,}", ERR_INVALID).count, 1); /* told before it was wrong */
+}
+
+static void white_space_of_any_length_is_skipped_and_nothing_else(void **state)
+{
+    (void)state;
+    for (size_t length = 0; length < 40; length++) {
+        for (size_t place = 0; place <= length; place++) {
+            char text[64] = "[1";
+            memset(text + 2, ' ', length);
+            text[2 + place] = place < length ? '\t' : ']';
+            text[2 + length] = ']';
+            enum json_type type;
+            assert_int_equal(scan((struct slice){text, length + 3}, &type, NULL, NULL), ERR_NONE);
+            size_t offset;
+            text[2 + place] = '\v';
+            assert_int_equal(scan((struct slice){text, length + 3}, &type, &offset, NULL), ERR_INVALID);
+            assert_int_equal(offset, 2 + place);
+        }
+    }
+}
+
 static void a_walk_gives_each_element_in_order(void **state)
 {
     (void)state;
@@ -693,6 +787,8 @@ int main(void)
         cmocka_unit_test(numbers_and_strings_of_any_length_are_accepted),
         cmocka_unit_test(a_value_tells_its_literal_and_its_nature),
         cmocka_unit_test(a_walk_gives_each_member_in_order),
+        cmocka_unit_test(each_outermost_member_is_told_of_once_and_as_a_walk_gives_it),
+        cmocka_unit_test(white_space_of_any_length_is_skipped_and_nothing_else),
         cmocka_unit_test(a_walk_gives_each_element_in_order),
         cmocka_unit_test(a_walk_goes_as_deep_as_a_document),
         cmocka_unit_test(a_walk_of_damaged_text_ends_within_it),
