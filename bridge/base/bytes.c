@@ -23,9 +23,12 @@ static bool same_letter(struct slice a, size_t i, struct slice b, size_t j)
     return x == y || ((x ^ y) == 0x20 && (x | 0x20) >= 'a' && (x | 0x20) <= 'z');
 }
 
-/* Not strncasecmp, which ends at a NUL, and for which letters are the locale's. */
+/* Not strncasecmp, which ends at a NUL, and for which letters are the locale's. Mostly they are written alike. */
 bool slice_equal_nocase(struct slice a, struct slice b)
 {
+    if (slice_equal(a, b)) {
+        return true;
+    }
     bool same = a.size == b.size;
     for (size_t i = 0; same && i < a.size; i++) {
         same = same_letter(a, i, b, i);
@@ -269,11 +272,20 @@ static void append_escape(struct buf *b, uint32_t code_point)
     }
 }
 
+/* The first byte from at on that must be looked at. */
+static size_t pass_plain(struct slice s, size_t at)
+{
+    while (at < s.size && s.data[at] >= ' ' && s.data[at] < 0x7f && s.data[at] != '"' && s.data[at] != '\\') {
+        at++;
+    }
+    return at;
+}
+
 void buf_append_json_string(struct buf *b, struct slice s)
 {
     buf_append_char(b, '"');
     size_t plain = 0; /* start of the run that needs no escape */
-    for (size_t at = 0; at < s.size;) {
+    for (size_t at = pass_plain(s, 0); at < s.size; at = pass_plain(s, at)) {
         uint32_t code_point = 0xfffd;
         size_t length = utf8_decode((struct slice){s.data + at, s.size - at}, &code_point);
         bool escape =
