@@ -14,7 +14,7 @@
 /* Apps and routes come as one immutable set, shared by reference count. A reload publishes a new set; each loop takes it up
  * at its next request and keys its own signers for it, so that verifying needs no lock. */
 
-enum { HANDOVER = 32, MAX_APPS = 64, RESUME_CHUNK = 256, REFUSALS_LOGGED_A_SECOND = 10 };
+enum { HANDOVER = 128, MAX_APPS = 64, RESUME_CHUNK = 256, REFUSALS_LOGGED_A_SECOND = 10 };
 enum { MAX_TRACESTATE_HEADERS = 32 }; /* as many as the list may have members */
 enum { RETRY_SOON_S = 5, RETRY_RATE_S = 1 };
 enum { KEPT_BUFFER_BYTES = 256 * 1024 }; /* what a loop's buffer may keep from one turn to the next */

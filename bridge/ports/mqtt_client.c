@@ -966,18 +966,19 @@ static int64_t next_deadline_ms(const struct mqtt_client *client)
     return deadline_ms;
 }
 
-/* A broker at full speed answers each message by itself, and each answer would wake us, at the broker's cost and ours. With half
- * of what is in flight answered, up to ACKS_AWAITED_MAX, there is enough to do; or after ack_patience_ms. A broker that has been
- * quiet for a while wakes us with its next word: looking for it every ack_patience_ms would be a spin as long as it stalls. */
+/* A broker at full speed answers each message by itself, and each answer would wake us, at the broker's cost and ours. While the
+ * window has room for as many messages again, all answers are awaited, else half of them, up to ACKS_AWAITED_MAX; or
+ * ack_patience_ms. A broker that has been quiet for a while wakes us with its next word: looking for it every ack_patience_ms would
+ * be a spin as long as it stalls. */
 static void set_low_water(struct mqtt_client *client)
 {
-    unsigned awaited = client->unanswered / 2;
+    unsigned room = mqtt_client_room(client), awaited = room >= client->unanswered ? client->unanswered : client->unanswered / 2;
     awaited = awaited > ACKS_AWAITED_MAX ? ACKS_AWAITED_MAX : awaited;
     bool is_quiet = clock_mono_ms() - client->heard_ms > QUIET_PATIENCES * client->ack_patience_ms;
     if (client->state != CONNECTED || is_quiet || client->ack_patience_ms == 0 || awaited < ACKS_AWAITED_MIN) {
         awaited = 0;
     }
-    int bytes = awaited > 0 ? ACK_BYTES << (31 - __builtin_clz(awaited)) : 1; /* few steps, so that it seldom changes */
+    int bytes = awaited > 0 ? (int)awaited * ACK_BYTES : 1;
     if (bytes != client->low_water) {
         set_option(client->stream.fd, SOL_SOCKET, SO_RCVLOWAT, bytes);
         client->low_water = bytes;

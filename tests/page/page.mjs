@@ -61,8 +61,9 @@ async function check_stillness(page, where) {
   await page.locator(".row", { hasText: `a.live.${where}.11` }).locator(".pill.good").waitFor();
   await frames();
   const shifts = await page.evaluate(seen => window.shifts.slice(seen).map(s => ({ value: s.value, input: s.hadRecentInput,
-    from: s.sources.map(e => e.node?.id || e.node?.className || e.node?.nodeName) })), seen);
+    outside: s.sources.filter(e => e.node && !(e.node.closest ? e.node : e.node.parentElement)?.closest("#rows, .foot")).map(e => e.node.id || e.node.className || e.node.nodeName) })), seen);
   const sum = shifts.filter(s => !s.input).reduce((all, s) => all + s.value, 0);
+  check(shifts.every(s => s.outside.length === 0), `only what is below a new row moves ${where}: ${JSON.stringify(shifts)}`);
   check(sum < 0.1, `what is on the page stays where it is ${where}: a layout shift of ${sum.toFixed(3)} by ${JSON.stringify(shifts)}`);
 }
 

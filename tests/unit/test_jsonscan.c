@@ -3,6 +3,7 @@
 #include "meowbridge/err.h"
 #include "meowbridge/jsonscan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define LENGTH(array) (sizeof(array) / sizeof(array)[0])
@@ -25,6 +26,29 @@ static void scan_with_members(struct slice text, enum err expected, size_t expec
     assert_string_equal(why.text, expected_why);
 }
 
+/* Where eight bytes more follow, words are looked at instead of bytes. What is wrong with the text stays so, and so does what is
+ * right with it, if all that follows is white space. */
+static void scan_in_words(struct slice text, enum err expected, size_t expected_offset, const char *expected_why)
+{
+    enum { MORE = 16 };
+    char *longer = malloc(text.size + MORE);
+    assert_non_null(longer);
+    memcpy(longer, text.size ? text.data : "", text.size);
+    memset(longer + text.size, ' ', MORE);
+    struct json_value value;
+    size_t offset = expected_offset;
+    struct error why = {0};
+    enum err err = jsonscan_document((struct slice){longer, text.size + MORE}, &value, &offset, &why);
+    if (expected_offset < text.size) {
+        assert_int_equal(err, expected);
+        assert_int_equal(offset, expected_offset);
+        assert_string_equal(why.text, expected_why);
+    } else {
+        assert_true(offset >= expected_offset); /* the text was cut short */
+    }
+    free(longer);
+}
+
 /* Scans a copy that ends where its memory ends, so that AddressSanitizer sees one byte read too many. */
 static enum err scan(struct slice text, enum json_type *type, size_t *offset, struct error *why)
 {
@@ -36,6 +60,7 @@ static enum err scan(struct slice text, enum json_type *type, size_t *offset, st
     size_t at = 0;
     enum err err = jsonscan_document((struct slice){copy, text.size}, &value, &at, &found);
     scan_with_members((struct slice){copy, text.size}, err, at, found.text);
+    scan_in_words((struct slice){copy, text.size}, err, at, found.text);
     if (err && offset) {
         *offset = at;
     }
@@ -582,6 +607,29 @@ static void each_outermost_member_is_told_of_once_and_as_a_walk_gives_it(void **
     assert_int_equal(members_of("{\"a\":1,}", ERR_INVALID).count, 1); /* told before it was wrong */
 }
 
+static void every_byte_is_judged_alike_alone_and_in_a_word(void **state)
+{
+    (void)state;
+    for (int byte = 0; byte < 256; byte++) {
+        static const char *const around[][2] = {
+            {"", ""},        {"[", "]"},   {"[1", "]"},      {"[1.5", "]"},       {"\"", "\""},
+            {"\"a\\", "\""}, {"{", ":1}"}, {"{\"a\"", "1}"}, {"[0", "12345678]"}, {"\"\\u00", "1\""}};
+        enum json_type type;
+        size_t offset = 0;
+        for (size_t i = 0; i < LENGTH(around); i++) {
+            char text[32];
+            int size = snprintf(text, sizeof text, "%s%c%s", around[i][0], byte ? byte : 1, around[i][1]);
+            text[strlen(around[i][0])] = (char)byte;
+            (void)scan((struct slice){text, (size_t)size}, &type, &offset, NULL);
+        }
+        char first = (char)byte;
+        enum err err = scan((struct slice){&first, 1}, &type, &offset, NULL);
+        bool digit = byte >= '0' && byte <= '9', begins = byte && strchr(" \t\r\n{[\"-tfn", byte);
+        assert_int_equal(err, digit ? ERR_NONE : ERR_INVALID);
+        assert_int_equal(digit ? 1 : offset, digit || begins ? 1 : 0);
+    }
+}
+
 static void white_space_of_any_length_is_skipped_and_nothing_else(void **state)
 {
     (void)state;
@@ -594,9 +642,11 @@ static void white_space_of_any_length_is_skipped_and_nothing_else(void **state)
             enum json_type type;
             assert_int_equal(scan((struct slice){text, length + 3}, &type, NULL, NULL), ERR_NONE);
             size_t offset;
-            text[2 + place] = '\v';
-            assert_int_equal(scan((struct slice){text, length + 3}, &type, &offset, NULL), ERR_INVALID);
-            assert_int_equal(offset, 2 + place);
+            for (const char *wrong = "\v!/\f\b"; *wrong; wrong++) {
+                text[2 + place] = *wrong;
+                assert_int_equal(scan((struct slice){text, length + 3}, &type, &offset, NULL), ERR_INVALID);
+                assert_int_equal(offset, 2 + place);
+            }
         }
     }
 }
@@ -788,6 +838,7 @@ int main(void)
         cmocka_unit_test(a_value_tells_its_literal_and_its_nature),
         cmocka_unit_test(a_walk_gives_each_member_in_order),
         cmocka_unit_test(each_outermost_member_is_told_of_once_and_as_a_walk_gives_it),
+        cmocka_unit_test(every_byte_is_judged_alike_alone_and_in_a_word),
         cmocka_unit_test(white_space_of_any_length_is_skipped_and_nothing_else),
         cmocka_unit_test(a_walk_gives_each_element_in_order),
         cmocka_unit_test(a_walk_goes_as_deep_as_a_document),
