@@ -1,4 +1,4 @@
-/* journal_db: the journal's database. All SQL, all of SQLite (but for its log's way to the file, journal_vfs.h) and its error codes
+/* journal_db: the journal's database. All SQL, all of SQLite (but for the way to its files, journal_vfs.h) and its error codes
  * stop here.
  *
  *   state       one row: how far the publisher and the index are, the clock, the client id
@@ -32,7 +32,7 @@ void db_keep_log(struct db *db); /* db_close will leave the log as it is */
 
 enum db_sync {
     DB_DURABLE, /* committed means synced */
-    DB_LAZY     /* synced by the next durable commit: the log keeps their order, so a crash cuts off a tail and no more */
+    DB_LAZY     /* synced by the next durable commit (journal_vfs.h, V5); a crash cuts off a tail of the log and no more */
 };
 MUST_CHECK enum err db_begin(struct db *db, enum db_sync sync, struct error *why);
 MUST_CHECK enum err db_commit(struct db *db, struct error *why); /* on error it is rolled back */

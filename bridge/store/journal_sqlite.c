@@ -10,7 +10,10 @@
  * and is synced by the next batch. Publishing rewrites nothing: the cursor goes along with the next commit.
  *
  * An error refuses the batch and all that comes after it at once, until a probe (each second) can be written: a disk that lost
- * one write must not be trusted with the next, and a sender that gets its 503 early tries elsewhere or later. */
+ * one write must not be trusted with the next, and a sender that gets its 503 early tries elsewhere or later.
+ *
+ * That the probe, or any commit, is synced means that all before it is, too, although the kernel takes what a failed sync lost for
+ * synced: journal_vfs.h, V5, writes it again first. So upkeep may commit lazily, and a checkpoint that fails need not refuse. */
 #include "journal_db.h"
 #include "journal_index.h"
 #include "journal_internal.h"

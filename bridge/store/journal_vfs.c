@@ -13,15 +13,26 @@ enum {
     AT_COMMIT = 4,         /* in it: not 0 if the transaction ends with this frame */
     GATHERED = 120 * 1024, /* bytes; SQLite's unix VFS takes no write of 128 KiB or more */
     NOWHERE = -1,
+    BLOCK = 8192, /* of what is written again */
 };
 
-struct log_file {
+struct unsynced { /* what was written since the last good sync, by blocks */
+    uint8_t *bits;
+    size_t size;
+    sqlite3_int64 first, end; /* all of them are first <= block < end */
+    bool is_suspect;          /* the kernel may take them for synced, and they are not */
+};
+
+struct file {
     sqlite3_file file;  /* first: what SQLite sees */
     sqlite3_file *real; /* behind this struct */
-    sqlite3_int64 end;  /* where the last write ended; NOWHERE: there was none */
-    int size;           /* of what is gathered, which belongs before end */
-    bool awaits_page;   /* the last write was a header ... */
-    bool commits;       /* ... of a commit */
+    struct unsynced unsynced;
+
+    /* Of a log: */
+    sqlite3_int64 end; /* where the last write ended; NOWHERE: there was none */
+    int size;          /* of what is gathered, which belongs before end */
+    bool awaits_page;  /* the last write was a header ... */
+    bool commits;      /* ... of a commit */
     char *gathered;
 };
 
@@ -31,25 +42,99 @@ static struct {
     bool is_registered;
 } layer = {.once = PTHREAD_ONCE_INIT};
 
-static struct log_file *self(sqlite3_file *file)
+static struct file *self(sqlite3_file *file)
 {
-    return (struct log_file *)file;
+    return (struct file *)file;
 }
 
-/* --- writing --- */
+/* --- what is not synced --- */
 
-static int write_through(struct log_file *log, const void *data, int size, sqlite3_int64 offset)
+static bool reserve(struct unsynced *unsynced, size_t size)
+{
+    if (size <= unsynced->size) {
+        return true;
+    }
+    size = size > 2 * unsynced->size ? size : 2 * unsynced->size;
+    uint8_t *bits = realloc(unsynced->bits, size);
+    if (!bits) {
+        return false;
+    }
+    memset(bits + unsynced->size, 0, size - unsynced->size);
+    unsynced->bits = bits;
+    unsynced->size = size;
+    return true;
+}
+
+static int mark(struct unsynced *unsynced, sqlite3_int64 size, sqlite3_int64 offset)
+{
+    const sqlite3_int64 first = offset / BLOCK, end = (offset + size + BLOCK - 1) / BLOCK;
+    if (!reserve(unsynced, (size_t)end / 8 + 1)) {
+        return SQLITE_NOMEM;
+    }
+    for (sqlite3_int64 block = first; block < end; block++) {
+        unsynced->bits[block / 8] |= (uint8_t)(1u << block % 8);
+    }
+    const bool is_first = unsynced->first == unsynced->end;
+    unsynced->first = is_first || first < unsynced->first ? first : unsynced->first;
+    unsynced->end = is_first || end > unsynced->end ? end : unsynced->end;
+    return SQLITE_OK;
+}
+
+static bool is_marked(const struct unsynced *unsynced, sqlite3_int64 block)
+{
+    return unsynced->bits[block / 8] >> block % 8 & 1;
+}
+
+static void unmark_all(struct unsynced *unsynced)
+{
+    if (unsynced->first < unsynced->end) {
+        memset(unsynced->bits + unsynced->first / 8, 0, (size_t)((unsynced->end - 1) / 8 - unsynced->first / 8 + 1));
+    }
+    unsynced->first = unsynced->end = 0;
+}
+
+/* Makes the kernel take them for unsynced again. Other connections that read meanwhile see what they saw before. */
+static int write_again(struct file *file)
+{
+    const struct unsynced *unsynced = &file->unsynced;
+    const sqlite3_io_methods *methods = file->real->pMethods;
+    sqlite3_int64 file_size;
+    int status = methods->xFileSize(file->real, &file_size);
+    for (sqlite3_int64 block = unsynced->first; block < unsynced->end && status == SQLITE_OK; block++) {
+        char bytes[BLOCK];
+        const sqlite3_int64 at = block * BLOCK, left = file_size - at;
+        if (left <= 0) { /* it was cut off */
+            break;
+        }
+        if (is_marked(unsynced, block)) {
+            const int size = left < BLOCK ? (int)left : BLOCK;
+            status = methods->xRead(file->real, bytes, size, at);
+            status = status == SQLITE_OK ? methods->xWrite(file->real, bytes, size, at) : status;
+        }
+    }
+    return status;
+}
+
+static int write_marked(struct file *file, const void *data, int size, sqlite3_int64 offset)
+{
+    int status = mark(&file->unsynced, size, offset);
+    return status == SQLITE_OK ? file->real->pMethods->xWrite(file->real, data, size, offset) : status;
+}
+
+/* --- writing a log --- */
+
+static int write_through(struct file *log, const void *data, int size, sqlite3_int64 offset)
 {
     log->end = offset + size;
     log->awaits_page = false;
-    return log->real->pMethods->xWrite(log->real, data, size, offset);
+    return write_marked(log, data, size, offset);
 }
 
-static int flush(struct log_file *log)
+static int flush(struct file *log)
 {
     const int size = log->size;
     log->size = 0;
-    return size > 0 ? log->real->pMethods->xWrite(log->real, log->gathered, size, log->end - size) : SQLITE_OK;
+    return size > 0 ? write_marked(log, log->gathered, size, log->end - size) : SQLITE_OK;
 }
 
 static bool is_commit(const unsigned char *header)
@@ -58,7 +143,7 @@ static bool is_commit(const unsigned char *header)
     return memcmp(header + AT_COMMIT, none, sizeof none) != 0;
 }
 
-static int gather(struct log_file *log, const void *data, int size)
+static int gather(struct file *log, const void *data, int size)
 {
     int status = log->size + size > GATHERED ? flush(log) : SQLITE_OK;
     if (status != SQLITE_OK) {
@@ -76,7 +161,7 @@ static int gather(struct log_file *log, const void *data, int size)
 
 static int write_log(sqlite3_file *file, const void *data, int size, sqlite3_int64 offset)
 {
-    struct log_file *log = self(file);
+    struct file *log = self(file);
     if (offset == log->end && (log->awaits_page || size == FRAME_HEADER) && size <= GATHERED) {
         return gather(log, data, size);
     }
@@ -84,53 +169,72 @@ static int write_log(sqlite3_file *file, const void *data, int size, sqlite3_int
     return status == SQLITE_OK ? write_through(log, data, size, offset) : status;
 }
 
-/* --- what finds the file as SQLite believes it to be --- */
+/* --- what finds the file as SQLite believes it to be: of a database, nothing is ever gathered --- */
 
-static int read_log(sqlite3_file *file, void *data, int size, sqlite3_int64 offset)
+static int read_file(sqlite3_file *file, void *data, int size, sqlite3_int64 offset)
 {
-    struct log_file *log = self(file);
-    int status = flush(log);
-    return status == SQLITE_OK ? log->real->pMethods->xRead(log->real, data, size, offset) : status;
+    struct file *f = self(file);
+    int status = flush(f);
+    return status == SQLITE_OK ? f->real->pMethods->xRead(f->real, data, size, offset) : status;
 }
 
-static int truncate_log(sqlite3_file *file, sqlite3_int64 size)
+static int truncate_file(sqlite3_file *file, sqlite3_int64 size)
 {
-    struct log_file *log = self(file);
-    int status = flush(log);
-    return status == SQLITE_OK ? log->real->pMethods->xTruncate(log->real, size) : status;
+    struct file *f = self(file);
+    int status = flush(f);
+    return status == SQLITE_OK ? f->real->pMethods->xTruncate(f->real, size) : status;
 }
 
-static int sync_log(sqlite3_file *file, int flags)
+/* V5. */
+static int sync_file(sqlite3_file *file, int flags)
 {
-    struct log_file *log = self(file);
-    int status = flush(log);
-    return status == SQLITE_OK ? log->real->pMethods->xSync(log->real, flags) : status;
+    struct file *f = self(file);
+    int status = flush(f);
+    if (status == SQLITE_OK && f->unsynced.is_suspect) {
+        status = write_again(f);
+    }
+    if (status != SQLITE_OK) {
+        return status;
+    }
+    status = f->real->pMethods->xSync(f->real, flags);
+    f->unsynced.is_suspect = status != SQLITE_OK;
+    if (status == SQLITE_OK) {
+        unmark_all(&f->unsynced);
+    }
+    return status;
 }
 
-static int measure_log(sqlite3_file *file, sqlite3_int64 *size)
+static int measure_file(sqlite3_file *file, sqlite3_int64 *size)
 {
-    struct log_file *log = self(file);
-    int status = flush(log);
-    return status == SQLITE_OK ? log->real->pMethods->xFileSize(log->real, size) : status;
+    struct file *f = self(file);
+    int status = flush(f);
+    return status == SQLITE_OK ? f->real->pMethods->xFileSize(f->real, size) : status;
 }
 
 /* V1: what may still be gathered is of a transaction that was rolled back. */
-static int close_log(sqlite3_file *file)
+static int close_file(sqlite3_file *file)
 {
-    struct log_file *log = self(file);
-    free(log->gathered);
-    log->gathered = NULL;
-    return log->real->pMethods->xClose(log->real);
+    struct file *f = self(file);
+    free(f->gathered);
+    free(f->unsynced.bits);
+    f->gathered = NULL;
+    f->unsynced.bits = NULL;
+    return f->real->pMethods->xClose(f->real);
+}
+
+static int write_database(sqlite3_file *file, const void *data, int size, sqlite3_int64 offset)
+{
+    return write_marked(self(file), data, size, offset);
 }
 
 /* --- what is passed on --- */
 
-static int lock_log(sqlite3_file *file, int level)
+static int lock_file(sqlite3_file *file, int level)
 {
     return self(file)->real->pMethods->xLock(self(file)->real, level);
 }
 
-static int unlock_log(sqlite3_file *file, int level)
+static int unlock_file(sqlite3_file *file, int level)
 {
     return self(file)->real->pMethods->xUnlock(self(file)->real, level);
 }
@@ -140,7 +244,7 @@ static int check_reserved_lock(sqlite3_file *file, int *out)
     return self(file)->real->pMethods->xCheckReservedLock(self(file)->real, out);
 }
 
-static int control_log(sqlite3_file *file, int operation, void *argument)
+static int control_file(sqlite3_file *file, int operation, void *argument)
 {
     return self(file)->real->pMethods->xFileControl(self(file)->real, operation, argument);
 }
@@ -155,46 +259,72 @@ static int device_characteristics(sqlite3_file *file)
     return self(file)->real->pMethods->xDeviceCharacteristics(self(file)->real);
 }
 
-/* --- opening --- */
-
-static const sqlite3_io_methods log_methods = {
-    .iVersion = 1, /* a log is neither shared memory nor mapped */
-    .xClose = close_log,
-    .xRead = read_log,
-    .xWrite = write_log,
-    .xTruncate = truncate_log,
-    .xSync = sync_log,
-    .xFileSize = measure_log,
-    .xLock = lock_log,
-    .xUnlock = unlock_log,
-    .xCheckReservedLock = check_reserved_lock,
-    .xFileControl = control_log,
-    .xSectorSize = sector_size,
-    .xDeviceCharacteristics = device_characteristics,
-};
-
-/* SQLite calls xClose if pMethods is set, also after an error. */
-static int open_log(struct log_file *log, const char *name, int flags, int *out_flags)
+static int map_shared(sqlite3_file *file, int region, int size, int extends, void volatile **out)
 {
-    *log = (struct log_file){.real = (sqlite3_file *)(log + 1), .end = NOWHERE, .gathered = malloc(GATHERED)};
-    if (!log->gathered) {
-        return SQLITE_NOMEM;
-    }
-    log->real->pMethods = NULL;
-    int status = layer.real->xOpen(layer.real, name, log->real, flags, out_flags);
-    if (log->real->pMethods) {
-        log->file.pMethods = &log_methods;
-    } else {
-        free(log->gathered);
-    }
-    return status;
+    return self(file)->real->pMethods->xShmMap(self(file)->real, region, size, extends, out);
 }
 
+static int lock_shared(sqlite3_file *file, int offset, int count, int flags)
+{
+    return self(file)->real->pMethods->xShmLock(self(file)->real, offset, count, flags);
+}
+
+static void order_shared(sqlite3_file *file)
+{
+    self(file)->real->pMethods->xShmBarrier(self(file)->real);
+}
+
+static int unmap_shared(sqlite3_file *file, int deletes)
+{
+    return self(file)->real->pMethods->xShmUnmap(self(file)->real, deletes);
+}
+
+/* --- opening --- */
+
+#define METHODS(version, write)                                                                                     \
+    .iVersion = (version), .xWrite = (write), .xClose = close_file, .xRead = read_file, .xTruncate = truncate_file, \
+    .xSync = sync_file, .xFileSize = measure_file, .xLock = lock_file, .xUnlock = unlock_file,                      \
+    .xCheckReservedLock = check_reserved_lock, .xFileControl = control_file, .xSectorSize = sector_size,            \
+    .xDeviceCharacteristics = device_characteristics
+
+/* A log is neither shared memory nor mapped, and our database is not mapped. */
+static const sqlite3_io_methods log_methods = {METHODS(1, write_log)};
+static const sqlite3_io_methods database_methods = {
+    METHODS(2, write_database),  .xShmMap = map_shared,     .xShmLock = lock_shared,
+    .xShmBarrier = order_shared, .xShmUnmap = unmap_shared,
+};
+
+/* V6: nobody knows whether all of it is on the disk. */
+static int suspect_all(struct file *log)
+{
+    sqlite3_int64 size;
+    int status = log->real->pMethods->xFileSize(log->real, &size);
+    log->unsynced.is_suspect = status == SQLITE_OK && size > 0;
+    return log->unsynced.is_suspect ? mark(&log->unsynced, size, 0) : status;
+}
+
+static int prepare_log(struct file *log)
+{
+    log->end = NOWHERE;
+    log->gathered = malloc(GATHERED);
+    return log->gathered ? suspect_all(log) : SQLITE_NOMEM;
+}
+
+/* SQLite calls xClose if pMethods is set, also after an error. */
 static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out_flags)
 {
     (void)vfs;
-    return flags & SQLITE_OPEN_WAL ? open_log(self(file), name, flags, out_flags)
-                                   : layer.real->xOpen(layer.real, name, file, flags, out_flags);
+    if (!(flags & (SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_DB))) {
+        return layer.real->xOpen(layer.real, name, file, flags, out_flags);
+    }
+    struct file *f = self(file);
+    *f = (struct file){.real = (sqlite3_file *)(f + 1)};
+    f->real->pMethods = NULL;
+    int status = layer.real->xOpen(layer.real, name, f->real, flags, out_flags);
+    if (f->real->pMethods) {
+        f->file.pMethods = flags & SQLITE_OPEN_WAL ? &log_methods : &database_methods;
+    }
+    return status == SQLITE_OK && flags & SQLITE_OPEN_WAL ? prepare_log(f) : status;
 }
 
 static void register_layer(void)
@@ -206,7 +336,7 @@ static void register_layer(void)
     layer.vfs = *layer.real;
     layer.vfs.pNext = NULL;
     layer.vfs.zName = "meowbridge";
-    layer.vfs.szOsFile += (int)sizeof(struct log_file);
+    layer.vfs.szOsFile += (int)sizeof(struct file);
     layer.vfs.xOpen = open_file;
     layer.is_registered = sqlite3_vfs_register(&layer.vfs, 0) == SQLITE_OK;
 }

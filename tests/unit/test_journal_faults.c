@@ -1,5 +1,6 @@
 /* The journal on a disk that fails: an SQLite VFS that lets the n-th write, sync or truncation fail, fills up, or loses at a
- * power cut whatever was not synced. */
+ * power cut whatever was not synced. A sync that fails may lose what it should have synced, as Linux does, where it is then in the
+ * kernel's cache only: it can be read until the power is cut, but no later sync brings it to the disk, unless it is written again. */
 #include "journal_fixture.h"
 
 #include "meowbridge/metrics.h"
@@ -12,6 +13,7 @@
 
 enum file_kind { DATABASE, LOG, FILE_KINDS };
 enum operation { WRITE = 1, SYNC = 2, TRUNCATE = 4 };
+enum only { ALL, OF_DATABASE, OF_FRAMES /* of a log, not of its header alone */ };
 enum { ALL_BYTES = 1 << 30, WRITTEN_AT_ONCE = 4096 };
 
 struct unsynced_write { /* what stood there before */
@@ -19,6 +21,14 @@ struct unsynced_write { /* what stood there before */
     sqlite3_int64 file_size, offset;
     int size;
     char old[];
+};
+
+enum lost_state { NOT_LOST, LOST_NOW, LOST };
+
+struct lost {  /* what syncs that failed have lost, by byte */
+    char *old; /* what is on the disk instead */
+    uint8_t *state;
+    size_t size;
 };
 
 static struct {
@@ -29,11 +39,15 @@ static struct {
     sqlite3_file *writers[FILE_KINDS];
     bool remembers; /* unsynced writes, for a power cut */
     struct unsynced_write *unsynced[FILE_KINDS];
-    int64_t syncs, cut_at; /* the power is cut after so many syncs; 0: not */
-    bool half_arrives;     /* of what was not synced the older half is on the disk after a power cut, else nothing */
+    bool loses; /* a sync that fails loses what it should have synced */
+    struct lost lost[FILE_KINDS];
+    int64_t log_starts, last_offset; /* in the log */
+    int64_t syncs, cut_at;           /* the power is cut after so many syncs; 0: not */
+    bool half_arrives;               /* of what was not synced the older half is on the disk after a power cut, else nothing */
     bool is_dirty[FILE_KINDS];
 
     int operations;     /* a set of those that count */
+    enum only only;     /* of those, too */
     int64_t count;      /* of them, since the plan was made */
     int64_t fail_at;    /* the first one that fails, from 1; 0: none */
     int64_t fail_count; /* how many do */
@@ -46,6 +60,7 @@ static void plan(int operations, int64_t at, int64_t count, int error)
 {
     pthread_mutex_lock(&shim.lock);
     shim.operations = operations;
+    shim.only = ALL;
     shim.count = shim.failed = 0;
     shim.fail_at = at;
     shim.fail_count = count;
@@ -63,9 +78,17 @@ static int64_t failed_operations(void)
 }
 
 /* Under the lock. */
-static int verdict(enum operation operation)
+static bool counts(enum file_kind kind, enum operation operation)
 {
-    if (!(shim.operations & operation)) {
+    const bool is_in = shim.only == ALL || (shim.only == OF_DATABASE && kind == DATABASE) ||
+                       (shim.only == OF_FRAMES && kind == LOG && shim.last_offset > 0);
+    return shim.operations & operation && is_in;
+}
+
+/* Under the lock. */
+static int verdict(enum file_kind kind, enum operation operation)
+{
+    if (!counts(kind, operation)) {
         return SQLITE_OK;
     }
     shim.count++;
@@ -98,11 +121,71 @@ static void forget(enum file_kind kind)
     shim.unsynced[kind] = NULL;
 }
 
+static void set_lost(enum file_kind kind, const struct unsynced_write *entry, enum lost_state state)
+{
+    struct lost *lost = &shim.lost[kind];
+    const size_t end = (size_t)(entry->offset + entry->size);
+    if (end > lost->size) {
+        lost->old = realloc(lost->old, end);
+        lost->state = realloc(lost->state, end);
+        memset(lost->state + lost->size, NOT_LOST, end - lost->size);
+        lost->size = end;
+    }
+    for (size_t i = (size_t)entry->offset; i < end; i++) {
+        if (state == NOT_LOST) {
+            lost->state[i] = NOT_LOST;
+        } else if (lost->state[i] != LOST) { /* what is lost for the second time leaves what was there before the first */
+            lost->state[i] = LOST_NOW;
+            lost->old[i] = entry->old[i - (size_t)entry->offset];
+        }
+    }
+}
+
+static void lose_unsynced(enum file_kind kind)
+{
+    struct lost *lost = &shim.lost[kind];
+    for (struct unsynced_write *entry = shim.unsynced[kind]; entry; entry = entry->older) {
+        set_lost(kind, entry, LOST_NOW);
+    }
+    for (size_t i = 0; i < lost->size; i++) {
+        lost->state[i] = lost->state[i] == LOST_NOW ? LOST : lost->state[i];
+    }
+    forget(kind);
+}
+
+static void arrive(enum file_kind kind, struct unsynced_write *entry)
+{
+    for (; entry; entry = entry->older) {
+        set_lost(kind, entry, NOT_LOST);
+    }
+}
+
+static void take_lost_away(enum file_kind kind)
+{
+    sqlite3_int64 file_size = 0;
+    struct lost *lost = &shim.lost[kind];
+    if (shim.writers[kind]) {
+        shim.originals[kind]->xFileSize(shim.writers[kind], &file_size);
+    }
+    const size_t end = lost->size < (size_t)file_size ? lost->size : (size_t)file_size;
+    for (size_t at = 0, to; at < end; at = to) {
+        for (to = at + 1; to < end && lost->state[to] == lost->state[at]; to++) {
+        }
+        if (lost->state[at] == LOST) {
+            shim.originals[kind]->xWrite(shim.writers[kind], lost->old + at, (int)(to - at), (sqlite3_int64)at);
+        }
+    }
+}
+
 static int write_file_of(enum file_kind kind, sqlite3_file *file, const void *data, int size, sqlite3_int64 offset)
 {
     pthread_mutex_lock(&shim.lock);
-    int status = verdict(WRITE);
+    int status = verdict(kind, WRITE);
     shim.writers[kind] = file;
+    if (kind == LOG) {
+        shim.log_starts += offset == 0;
+        shim.last_offset = offset;
+    }
     if (shim.remembers) {
         remember(kind, file, size, offset);
     }
@@ -126,11 +209,14 @@ static _Noreturn void lose_power(void)
             count++;
         }
         count -= shim.half_arrives ? count / 2 : 0;
-        for (struct unsynced_write *entry = shim.unsynced[kind]; count > 0; entry = entry->older, count--) {
+        struct unsynced_write *entry = shim.unsynced[kind];
+        for (; count > 0; entry = entry->older, count--) {
             sqlite3_file *file = shim.writers[kind];
             shim.originals[kind]->xWrite(file, entry->old, entry->size, entry->offset);
             shim.originals[kind]->xTruncate(file, entry->file_size);
         }
+        arrive(kind, entry);
+        take_lost_away(kind);
     }
     _exit(0);
 }
@@ -138,14 +224,18 @@ static _Noreturn void lose_power(void)
 static int sync_file_of(enum file_kind kind, sqlite3_file *file, int flags)
 {
     pthread_mutex_lock(&shim.lock);
-    int status = verdict(SYNC);
+    int status = verdict(kind, SYNC);
     if (status == SQLITE_OK) {
         /* What a disk does is not the test's matter, and it would take most of its time. */
         shim.is_dirty[kind] = false;
+        arrive(kind, shim.unsynced[kind]);
         forget(kind);
         if (shim.cut_at > 0 && ++shim.syncs == shim.cut_at) {
             lose_power();
         }
+    } else if (shim.loses) {
+        shim.is_dirty[kind] = false; /* nothing of it is still to be written */
+        lose_unsynced(kind);
     }
     pthread_mutex_unlock(&shim.lock);
     (void)file, (void)flags;
@@ -155,7 +245,7 @@ static int sync_file_of(enum file_kind kind, sqlite3_file *file, int flags)
 static int truncate_file_of(enum file_kind kind, sqlite3_file *file, sqlite3_int64 size)
 {
     pthread_mutex_lock(&shim.lock);
-    int status = verdict(TRUNCATE);
+    int status = verdict(kind, TRUNCATE);
     if (status == SQLITE_OK) {
         status = shim.originals[kind]->xTruncate(file, size);
     }
@@ -595,6 +685,175 @@ static void all_that_was_stored_survives_a_power_cut_after_any_sync(void **unuse
     }
 }
 
+/* --- a sync that fails and loses what it should have synced, and a power cut later --- */
+
+static bool is_dirty(enum file_kind kind)
+{
+    pthread_mutex_lock(&shim.lock);
+    bool is = shim.is_dirty[kind];
+    pthread_mutex_unlock(&shim.lock);
+    return is;
+}
+
+static void lose_at_next_sync(enum only only)
+{
+    plan(SYNC, 1, 1, SQLITE_IOERR_FSYNC);
+    pthread_mutex_lock(&shim.lock);
+    shim.only = only;
+    pthread_mutex_unlock(&shim.lock);
+}
+
+/* Both in a child, which begins to remember before anything is written. */
+static void live_until_power_cut(struct fixture *f, void (*live)(struct fixture *f))
+{
+    pid_t child = fork();
+    if (child == 0) {
+        shim.remembers = shim.loses = true;
+        start(f);
+        live(f);
+        cut_power();
+    }
+    int status;
+    waitpid(child, &status, 0);
+    assert_int_equal(status, 0);
+}
+
+static bool is_writable_again(struct fixture *f)
+{
+    struct error why;
+    return journal_ready(f->journal, &why) == ERR_NONE;
+}
+
+enum { TRIMMED = 300, BEHIND = 1001, BEHIND_COUNT = 10 };
+
+/* Trimming commits lazily. */
+static void publish_what_will_be_trimmed(struct fixture *f, bool is_expired)
+{
+    put_many(f, 1, TRIMMED, 0, JOURNAL_STORED);
+    pass_time(is_expired ? 2 * f->options.retention_ms : 0);
+    assert_int_equal(drain(f, 1, true), TRIMMED);
+    WAIT_FOR(ask(f, "SELECT cursor FROM state") == TRIMMED);
+}
+
+static void lose_lazy_commits(struct fixture *f)
+{
+    publish_what_will_be_trimmed(f, true);
+    WAIT_FOR(ask(f, "SELECT count(*) FROM events") == 0);
+    assert_true(is_dirty(LOG)); /* in the log, and not synced */
+    lose_at_next_sync(OF_FRAMES);
+    assert_int_equal(put_one(f, BEHIND), JOURNAL_REFUSED);
+    assert_int_equal(failed_operations(), 1);
+    WAIT_FOR(is_writable_again(f));
+    put_many(f, BEHIND, BEHIND_COUNT, 0, JOURNAL_STORED);
+}
+
+/* No webhook is refused when a checkpoint fails. */
+static void lose_lazy_commits_by_a_checkpoint(struct fixture *f)
+{
+    publish_what_will_be_trimmed(f, false);
+    lose_at_next_sync(OF_FRAMES);
+    pass_time(2 * f->options.retention_ms);
+    WAIT_FOR(failed_operations() == 1);
+    assert_true(is_writable_again(f));
+    put_many(f, BEHIND, BEHIND_COUNT, 0, JOURNAL_STORED);
+}
+
+static void check_what_was_stored_behind(void (*live)(struct fixture *f), int64_t max_bytes)
+{
+    struct fixture f;
+    make_fixture(&f);
+    f.options.max_bytes = max_bytes;
+    live_until_power_cut(&f, live);
+    start(&f);
+    put_many(&f, BEHIND, BEHIND_COUNT, 0, JOURNAL_DUPLICATE);
+    assert_int_equal(drain(&f, BEHIND, true), BEHIND_COUNT);
+    assert_int_equal(ask(&f, "SELECT integrity_check = 'ok' FROM pragma_integrity_check"), 1);
+    end(&f);
+}
+
+static void what_is_stored_behind_lazy_commits_that_a_failed_sync_lost_survives_a_power_cut(void **unused)
+{
+    (void)unused;
+    check_what_was_stored_behind(lose_lazy_commits, 0);
+}
+
+static void what_is_stored_behind_lazy_commits_that_a_failed_checkpoint_lost_survives_a_power_cut(void **unused)
+{
+    (void)unused;
+    check_what_was_stored_behind(lose_lazy_commits_by_a_checkpoint, 1 << 18); /* a checkpoint for each two pages */
+}
+
+/* Stores one after the other, and returns the last number. */
+static uint64_t put_until(struct fixture *f, uint64_t stored, bool (*is_reached)(void))
+{
+    const int64_t deadline_us = real_us(CLOCK_MONOTONIC) + DEADLINE_MS * 1000;
+    while (!is_reached() && real_us(CLOCK_MONOTONIC) < deadline_us) {
+        put_many(f, ++stored, 1, 2 * RUN_BODY, JOURNAL_STORED);
+        nap();
+    }
+    assert_true(is_reached());
+    return stored;
+}
+
+static bool has_moved_unsynced(void)
+{
+    return is_dirty(DATABASE);
+}
+
+static bool has_failed(void)
+{
+    return failed_operations() > 0;
+}
+
+static int64_t starts_of_log(void)
+{
+    pthread_mutex_lock(&shim.lock);
+    int64_t starts = shim.log_starts;
+    pthread_mutex_unlock(&shim.lock);
+    return starts;
+}
+
+static int64_t known_starts;
+
+static bool has_begun_anew(void)
+{
+    return starts_of_log() > known_starts;
+}
+
+static uint64_t *stored_by_child; /* shared */
+
+/* While a reader is in the way, a checkpoint moves what is before it and leaves that unsynced, for the next one to sync. */
+static void lose_what_a_checkpoint_moved(struct fixture *f)
+{
+    sqlite3 *reader;
+    put_many(f, 1, 20, 2 * RUN_BODY, JOURNAL_STORED);
+    assert_int_equal(sqlite3_open_v2(f->path, &reader, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM events", NULL, NULL, NULL), SQLITE_OK);
+    uint64_t stored = put_until(f, 20, has_moved_unsynced);
+    lose_at_next_sync(OF_DATABASE);
+    sqlite3_close(reader);
+    stored = put_until(f, stored, has_failed);
+    known_starts = starts_of_log();
+    *stored_by_child = put_until(f, stored, has_begun_anew);
+}
+
+static void what_checkpoints_moved_and_a_failed_sync_lost_survives_a_power_cut(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    make_fixture(&f);
+    stored_by_child = mmap(NULL, sizeof *stored_by_child, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(stored_by_child != MAP_FAILED);
+    live_until_power_cut(&f, lose_what_a_checkpoint_moved);
+    assert_true(*stored_by_child > 20);
+    start(&f);
+    put_many(&f, 1, *stored_by_child, 0, JOURNAL_DUPLICATE);
+    assert_int_equal(drain(&f, 1, true), *stored_by_child);
+    assert_int_equal(ask(&f, "SELECT integrity_check = 'ok' FROM pragma_integrity_check"), 1);
+    munmap(stored_by_child, sizeof *stored_by_child);
+    end(&f);
+}
+
 /* --- a log that ends anywhere --- */
 
 enum { CUT_EVENTS = 5, FRAME_HEAD = 24, LOG_HEAD = 32, PAGE = 8192 };
@@ -804,6 +1063,9 @@ int main(int argc, char **argv)
         TEST(a_replay_that_the_disk_refuses_leaves_the_event_dead),
         TEST(closing_on_a_broken_disk_ends_and_loses_nothing),
         TEST(all_that_was_stored_survives_a_power_cut_after_any_sync),
+        TEST(what_is_stored_behind_lazy_commits_that_a_failed_sync_lost_survives_a_power_cut),
+        TEST(what_is_stored_behind_lazy_commits_that_a_failed_checkpoint_lost_survives_a_power_cut),
+        TEST(what_checkpoints_moved_and_a_failed_sync_lost_survives_a_power_cut),
         TEST(all_that_was_synced_survives_a_log_cut_at_any_length),
         TEST(what_was_stored_survives_a_power_cut),
     };

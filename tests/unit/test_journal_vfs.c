@@ -1,4 +1,4 @@
-/* The log's way to its file, V1 to V4 of journal_vfs.h: alone, with frames made by the test, and under SQLite. */
+/* The way of log and database to their files, V1 to V6 of journal_vfs.h: alone, with frames made by the test, and under SQLite. */
 #include "test.h"
 
 #include "journal_vfs.h"
@@ -13,16 +13,19 @@
 
 enum { HEADER = 24, PAGE = 8192, FRAME = HEADER + PAGE, LOG_HEAD = 32, NEVER = -1 };
 
-/* --- the default VFS beneath: it notes what reaches the log's file --- */
+/* --- the default VFS beneath: it notes what reaches the files --- */
 
 static struct {
     sqlite3_vfs vfs, *unix_vfs;
-    sqlite3_io_methods methods;
-    const sqlite3_io_methods *originals;
+    sqlite3_io_methods log_methods, database_methods;
+    const sqlite3_io_methods *originals; /* those that are overridden are the same for both */
     int writes;
     int last_size;
     sqlite3_int64 last_offset;
-    int fail_in; /* so many writes from now one fails; NEVER */
+    int fail_in;            /* so many writes from now one fails; NEVER */
+    int failing_syncs;      /* of the next ones */
+    int writes_when_synced; /* how many there were at the last good sync */
+    bool written[64];       /* each frame's place, or page, of which a byte was written; the last one: anywhere behind */
 } beneath;
 
 static int note_write(sqlite3_file *file, const void *data, int size, sqlite3_int64 offset)
@@ -30,10 +33,33 @@ static int note_write(sqlite3_file *file, const void *data, int size, sqlite3_in
     beneath.writes++;
     beneath.last_size = size;
     beneath.last_offset = offset;
+    for (sqlite3_int64 at = offset; at < offset + size; at++) {
+        const sqlite3_int64 place = at < LOG_HEAD ? 0 : (at - LOG_HEAD) / FRAME;
+        beneath.written[place < 63 ? place : 63] = true;
+    }
     if (beneath.fail_in >= 0 && beneath.fail_in-- == 0) {
         return SQLITE_IOERR_WRITE;
     }
     return beneath.originals->xWrite(file, data, size, offset);
+}
+
+static int note_sync(sqlite3_file *file, int flags)
+{
+    if (beneath.failing_syncs > 0) {
+        beneath.failing_syncs--;
+        return SQLITE_IOERR_FSYNC;
+    }
+    beneath.writes_when_synced = beneath.writes;
+    return beneath.originals->xSync(file, flags);
+}
+
+static void watch(sqlite3_file *file, sqlite3_io_methods *methods)
+{
+    beneath.originals = file->pMethods;
+    *methods = *file->pMethods;
+    methods->xWrite = note_write;
+    methods->xSync = note_sync;
+    file->pMethods = methods;
 }
 
 static int open_beneath(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out_flags)
@@ -41,10 +67,10 @@ static int open_beneath(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, 
     (void)vfs;
     int status = beneath.unix_vfs->xOpen(beneath.unix_vfs, name, file, flags, out_flags);
     if (status == SQLITE_OK && flags & SQLITE_OPEN_WAL) {
-        beneath.originals = file->pMethods;
-        beneath.methods = *file->pMethods;
-        beneath.methods.xWrite = note_write;
-        file->pMethods = &beneath.methods;
+        watch(file, &beneath.log_methods);
+    }
+    if (status == SQLITE_OK && flags & SQLITE_OPEN_EXCLUSIVE) { /* a database of a test that opens it by itself */
+        watch(file, &beneath.database_methods);
     }
     return status;
 }
@@ -70,6 +96,7 @@ static void make_place(struct log *log)
 {
     beneath.writes = 0;
     beneath.fail_in = NEVER;
+    beneath.failing_syncs = 0;
     snprintf(log->dir, sizeof log->dir, "/tmp/meowbridge-test-XXXXXX");
     assert_non_null(mkdtemp(log->dir));
     snprintf(log->database, sizeof log->database, "%s/db", log->dir);
@@ -86,22 +113,43 @@ static void remove_place(struct log *log)
     rmdir(log->dir);
 }
 
+static void open_one(struct log *log, const char *path, int flags)
+{
+    sqlite3_vfs *vfs = sqlite3_vfs_find(vfs_register());
+    assert_non_null(vfs);
+    log->file = calloc(1, (size_t)vfs->szOsFile);
+    flags |= SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+    assert_int_equal(vfs->xOpen(vfs, path, log->file, flags, &flags), SQLITE_OK);
+}
+
 static void begin(struct log *log)
 {
     make_place(log);
     fclose(fopen(log->database, "w"));
-    sqlite3_vfs *vfs = sqlite3_vfs_find(vfs_register());
-    assert_non_null(vfs);
-    log->file = calloc(1, (size_t)vfs->szOsFile);
-    int flags = SQLITE_OPEN_WAL | SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
-    assert_int_equal(vfs->xOpen(vfs, log->path, log->file, flags, &flags), SQLITE_OK);
+    open_one(log, log->path, SQLITE_OPEN_WAL);
+}
+
+static void close_one(struct log *log)
+{
+    assert_int_equal(log->file->pMethods->xClose(log->file), SQLITE_OK);
+    free(log->file);
 }
 
 static void end(struct log *log)
 {
-    assert_int_equal(log->file->pMethods->xClose(log->file), SQLITE_OK);
-    free(log->file);
+    close_one(log);
     remove_place(log);
+}
+
+static int sync_one(struct log *log)
+{
+    return log->file->pMethods->xSync(log->file, SQLITE_SYNC_NORMAL);
+}
+
+static void forget_writes(void)
+{
+    beneath.writes = 0;
+    memset(beneath.written, 0, sizeof beneath.written);
 }
 
 static int put(struct log *log, const void *data, int size, sqlite3_int64 offset)
@@ -333,6 +381,117 @@ static void what_was_rolled_back_is_overwritten(void **unused)
     end(&log);
 }
 
+/* V5. */
+static void what_a_failed_sync_left_is_written_again_before_the_next(void **unused)
+{
+    (void)unused;
+    struct log log;
+    begin(&log);
+    put_head(&log);
+    for (int frame = 0; frame < 20; frame++) {
+        assert_int_equal(put_frame(&log, frame, true, 'a'), SQLITE_OK);
+    }
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    for (int frame = 20; frame < 40; frame++) {
+        assert_int_equal(put_frame(&log, frame, true, 'b'), SQLITE_OK);
+    }
+    beneath.failing_syncs = 2;
+    assert_int_equal(sync_one(&log), SQLITE_IOERR_FSYNC);
+    assert_int_equal(put_frame(&log, 39, true, 'c'), SQLITE_OK); /* that commit anew */
+    assert_int_equal(sync_one(&log), SQLITE_IOERR_FSYNC);
+    beneath.fail_in = 5;
+    assert_int_equal(sync_one(&log), SQLITE_IOERR_WRITE);
+    forget_writes();
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_true(beneath.writes > 0);
+    assert_int_equal(beneath.writes_when_synced, beneath.writes);
+    for (int frame = 0; frame < 40; frame++) {
+        assert_true(beneath.written[frame] == (frame >= 19)); /* 19 shares a block with 20 */
+        assert_int_equal(mark_of(&log, frame), frame < 20 ? 'a' : frame < 39 ? 'b' : 'c');
+    }
+    assert_int_equal(size_of(&log), place_of(40));
+    forget_writes();
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_int_equal(beneath.writes, 0);
+    end(&log);
+}
+
+static void what_was_cut_off_is_not_written_again(void **unused)
+{
+    (void)unused;
+    struct log log;
+    begin(&log);
+    put_head(&log);
+    for (int frame = 0; frame < 6; frame++) {
+        assert_int_equal(put_frame(&log, frame, true, 'a'), SQLITE_OK);
+    }
+    beneath.failing_syncs = 1;
+    assert_int_equal(sync_one(&log), SQLITE_IOERR_FSYNC);
+    assert_int_equal(log.file->pMethods->xTruncate(log.file, place_of(2)), SQLITE_OK);
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_int_equal(size_of(&log), place_of(2));
+    assert_int_equal(mark_of(&log, 1), 'a');
+    end(&log);
+}
+
+/* V5: of a large database, what was written and no more. */
+static void pages_that_a_failed_sync_left_are_written_again_before_the_next(void **unused)
+{
+    (void)unused;
+    struct log log;
+    char page[PAGE], read[PAGE];
+    static const sqlite3_int64 places[] = {700000, 3, 9, 8};
+    make_place(&log);
+    open_one(&log, log.database, SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_EXCLUSIVE);
+    memset(page, 'p', sizeof page);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(put(&log, page, PAGE, places[i] * PAGE), SQLITE_OK);
+    }
+    beneath.failing_syncs = 1;
+    assert_int_equal(sync_one(&log), SQLITE_IOERR_FSYNC);
+    assert_int_equal(put(&log, page, PAGE, 5 * PAGE), SQLITE_OK);
+    forget_writes();
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_int_equal(beneath.writes, 5);
+    assert_int_equal(beneath.writes_when_synced, 5);
+    assert_int_equal(beneath.last_offset, places[0] * PAGE);
+    assert_int_equal(log.file->pMethods->xRead(log.file, read, PAGE, places[0] * PAGE), SQLITE_OK);
+    assert_memory_equal(read, page, PAGE);
+    forget_writes();
+    assert_int_equal(put(&log, page, PAGE, 0), SQLITE_OK);
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_int_equal(beneath.writes, 1);
+    end(&log);
+}
+
+/* V6. */
+static void a_log_that_was_there_is_written_again_before_its_first_sync(void **unused)
+{
+    (void)unused;
+    struct log log;
+    begin(&log);
+    put_head(&log);
+    for (int frame = 0; frame < 10; frame++) {
+        assert_int_equal(put_frame(&log, frame, true, 'a'), SQLITE_OK);
+    }
+    beneath.failing_syncs = 1;
+    assert_int_equal(sync_one(&log), SQLITE_IOERR_FSYNC);
+    close_one(&log);
+    open_one(&log, log.path, SQLITE_OPEN_WAL);
+    assert_int_equal(put_frame(&log, 10, true, 'b'), SQLITE_OK);
+    forget_writes();
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_int_equal(beneath.writes_when_synced, beneath.writes);
+    for (int frame = 0; frame < 11; frame++) {
+        assert_true(beneath.written[frame]);
+        assert_int_equal(mark_of(&log, frame), frame < 10 ? 'a' : 'b');
+    }
+    forget_writes();
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_int_equal(beneath.writes, 0);
+    end(&log);
+}
+
 /* --- under SQLite --- */
 
 static sqlite3 *open_database(const struct log *log, const char *vfs)
@@ -432,6 +591,10 @@ int main(int argc, char **argv)
         TEST(what_is_written_elsewhere_is_written_at_once_and_in_order),
         TEST(a_failed_write_is_reported_and_its_place_is_written_anew),
         TEST(what_was_rolled_back_is_overwritten),
+        TEST(what_a_failed_sync_left_is_written_again_before_the_next),
+        TEST(what_was_cut_off_is_not_written_again),
+        TEST(pages_that_a_failed_sync_left_are_written_again_before_the_next),
+        TEST(a_log_that_was_there_is_written_again_before_its_first_sync),
         TEST(others_see_each_commit_at_once),
         TEST(a_synced_commit_is_one_write),
     };
