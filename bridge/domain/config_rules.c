@@ -17,6 +17,28 @@ static void warn_of_readers(struct loader *l, struct scope *scope, size_t index,
     }
 }
 
+static bool is_space(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* It counts, as some password may need it, but is nearly always copied along by mistake, and nobody sees it. */
+static void warn_of_space(struct loader *l, struct scope *scope, size_t index, const struct secret *secret)
+{
+    char text[128];
+    const struct option *option = &scope->table->options[index];
+    bool at_start = secret->size > 0 && is_space(secret->data[0]);
+    bool at_end = secret->size > 0 && is_space(secret->data[secret->size - 1]);
+    if (at_start || at_end) {
+        snprintf(text, sizeof text, "%s%s%s%s with white space, which counts%s",
+                 option->type == OPTION_SECRET_FILE ? "holds a secret that " : "", at_start ? "begins" : "",
+                 at_start && at_end ? " and " : "", at_end ? "ends" : "",
+                 scope->table == &app_options ? "; MeowFlow's secrets have none" : "");
+        loader_complain(l, &l->warnings, scope, option, &scope->origins[index],
+                        option->type == OPTION_SECRET_FILE ? TONE_SHOWN : TONE_PLAIN, text);
+    }
+}
+
 static void check_file(struct loader *l, struct scope *scope, size_t index)
 {
     const struct option *option = &scope->table->options[index];
@@ -30,6 +52,9 @@ static void check_file(struct loader *l, struct scope *scope, size_t index)
         struct secret *secret = (struct secret *)((char *)scope->base + option->secret_offset);
         enum err err = config_read_secret_file(path, secret, &mode, &why);
         l->no_memory = l->no_memory || err == ERR_MEMORY;
+        if (!err) {
+            warn_of_space(l, scope, index, secret);
+        }
     } else {
         int fd = config_open_file(path, &mode, &why);
         if (fd >= 0) {
@@ -245,6 +270,9 @@ static void check_secret(struct loader *l, struct scope *scope)
         reject_at(l, scope, "secret_file", TONE_PLAIN, "is set beside secret, expected one of them");
     } else if (judged && app->secret.size == 0 && !app->secret_file[0]) {
         complain_of_app(l, scope, "has no secret, expected secret_file or secret: nothing is accepted unverified");
+    }
+    if (!app->secret_file[0]) {
+        warn_of_space(l, scope, options_index(&app_options, "secret"), &app->secret);
     }
 }
 

@@ -1568,6 +1568,31 @@ static void a_secret_that_everybody_can_read_gives_a_warning(void **state)
     unload(&l);
 }
 
+static void a_secret_with_white_space_around_it_gives_a_warning(void **state)
+{
+    (void)state;
+    write_text("s", "hush \n");
+    struct loaded l = load_bytes(SLICE("{\"apps\":[{\"secret_file\":\"s\"}]}"));
+    assert_int_equal(l.err, ERR_NONE);
+    assert_string_equal(text_of(&l.warnings), "c.json:1:25: apps[0].secret_file: \"s\" holds a secret that ends with white "
+                                              "space, which counts; MeowFlow's secrets have none\n");
+    unload(&l);
+    l = load_bytes(SLICE("{\"apps\":[{\"secret\":\"\\thush \"}]}"));
+    assert_string_equal(text_of(&l.warnings), "c.json:1:20: apps[0].secret: begins and ends with white space, which counts; "
+                                              "MeowFlow's secrets have none\n");
+    unload(&l);
+    l = load_bytes(SLICE("{\"apps\":[{\"secret\":\"hu sh\"}],\"admin\":{\"token_file\":\"s\"}}"));
+    assert_string_equal(text_of(&l.warnings), "c.json:1:52: admin.token_file: \"s\" holds a secret that ends with white "
+                                              "space, which counts\n");
+    unload(&l);
+    setenv("MEOWBRIDGE_SECRET", " hush", 1);
+    l = load_path(NULL);
+    assert_string_equal(text_of(&l.warnings),
+                        "MEOWBRIDGE_SECRET: begins with white space, which counts; MeowFlow's secrets have none\n");
+    unload(&l);
+    unsetenv("MEOWBRIDGE_SECRET");
+}
+
 /* --- printing and reloading --- */
 
 static void the_journal_is_an_object_or_a_switch(void **state)
@@ -1759,6 +1784,7 @@ int main(void)
         TEST(a_variable_goes_over_the_file),
         TEST(a_variable_that_is_nearly_ours_gives_a_warning),
         TEST(a_secret_that_everybody_can_read_gives_a_warning),
+        TEST(a_secret_with_white_space_around_it_gives_a_warning),
         TEST(the_journal_is_an_object_or_a_switch),
         TEST(what_is_printed_is_read_as_the_same),
         TEST(the_route_that_applies_without_routes_is_printed),
