@@ -21,7 +21,7 @@ enum {
     STATE_COLUMNS = 9,
     EVENT_COLUMNS = 22,
     ID_COLUMNS = 18,
-    REASON_COLUMNS = 80 - SEQ_COLUMNS - 1,
+    COLUMNS = 80,
 };
 
 /* As typed. */
@@ -64,8 +64,7 @@ static void append_line(struct buf *out, const struct listed_event *event, bool 
     terminal_append(out, event->event.id, ID_COLUMNS);
     buf_append_char(out, '\n');
     if (event->stored.state == JOURNAL_DEAD) {
-        buf_appendf(out, "%*s ", SEQ_COLUMNS, "");
-        terminal_append(out, event->stored.reason, REASON_COLUMNS);
+        terminal_append_wrapped(out, event->stored.reason, SEQ_COLUMNS + 1, COLUMNS);
         buf_append_char(out, '\n');
     }
 }

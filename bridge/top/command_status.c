@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TIMEOUT_MS = 5000, MAX_LINES = 16 * 1024, MAX_TEXT = 4096, COLUMNS = 80 };
+enum { TIMEOUT_MS = 5000, MAX_LINES = 16 * 1024, MAX_TEXT = 4096, COLUMNS = 80, INDENT = 10 };
 
 /* The answer, and what is printed of it. */
 struct report {
@@ -154,30 +154,12 @@ static void begin_line(struct report *report, const char *name)
     buf_appendf(&report->out, "%-10s", name);
 }
 
-/* The start of text that fits a line below the names, cut at a space if there is one to cut at. */
-static size_t line_of(struct slice text)
-{
-    enum { WIDTH = COLUMNS - 10 };
-    size_t size = WIDTH;
-    if (text.size <= WIDTH) {
-        return text.size;
-    }
-    while (size > 0 && text.data[size] != ' ') {
-        size--;
-    }
-    for (size = size > 0 ? size : WIDTH; size > WIDTH - 4 && (text.data[size] & 0xc0) == 0x80; size--) {
-    } /* never within a character */
-    return size;
-}
-
 /* Text from outside on lines of its own: what is wrong stands at its end, so nothing of it is cut. */
 static void append_reason(struct report *report, struct slice reason)
 {
-    while (reason.size > 0) {
-        const size_t size = line_of(reason), next = size + (size < reason.size && reason.data[size] == ' ');
-        buf_appendf(&report->out, "\n%-10s", "");
-        terminal_append(&report->out, (struct slice){reason.data, size}, SIZE_MAX);
-        reason = (struct slice){reason.data + next, reason.size - next};
+    if (reason.size > 0) {
+        buf_append_char(&report->out, '\n');
+        terminal_append_wrapped(&report->out, reason, INDENT, COLUMNS);
     }
 }
 

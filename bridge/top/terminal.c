@@ -89,3 +89,33 @@ void terminal_append_padded(struct buf *out, struct slice text, size_t columns)
         buf_append_char(out, ' ');
     }
 }
+
+/* The bytes at the start of text that fit so many columns, up to a space behind them if there is one to break at. */
+static size_t line_of(struct slice text, size_t columns)
+{
+    struct slice rest = text;
+    size_t used = 0, size = 0, at_space = 0;
+    while (rest.size > 0) {
+        size_t more;
+        const char *here = rest.data;
+        at_space = *here == ' ' ? size : at_space;
+        next_character(&rest, &more);
+        if (used + more > columns) {
+            return at_space > 0 ? at_space : size > 0 ? size : (size_t)(rest.data - here);
+        }
+        used += more;
+        size += (size_t)(rest.data - here);
+    }
+    return size;
+}
+
+void terminal_append_wrapped(struct buf *out, struct slice text, size_t indent, size_t columns)
+{
+    while (text.size > 0) {
+        const size_t size = line_of(text, columns - indent), next = size + (size < text.size && text.data[size] == ' ');
+        buf_appendf(out, "%*s", (int)indent, "");
+        terminal_append(out, (struct slice){text.data, size}, SIZE_MAX);
+        text = (struct slice){text.data + next, text.size - next};
+        buf_append_text(out, text.size > 0 ? "\n" : "");
+    }
+}

@@ -15,5 +15,8 @@ bool terminal_has_colour(void);
 size_t terminal_append(struct buf *out, struct slice text, size_t columns);
 /* The same, and fills up with spaces. */
 void terminal_append_padded(struct buf *out, struct slice text, size_t columns);
+/* The whole of it, on as many lines as it takes, each with indent spaces before it and at most so many columns wide with them;
+ * broken at spaces where there are any. No newline at its end. */
+void terminal_append_wrapped(struct buf *out, struct slice text, size_t indent, size_t columns);
 
 #endif

@@ -167,6 +167,22 @@ def test_a_listing_fits_into_80_columns_and_its_columns_stand_still(bridges, bro
     assert lines[2] == " " * 9 + "no route matches"
 
 
+def test_a_reason_is_wrapped_and_not_cut(bridges, broker, tmp_path):
+    broker.stop()
+    topic = "meowflow/workflowTask/completed/" + "t" * 30
+    (tmp_path / "acl").write_text("topic read #\ntopic write meowbridge/#\n")
+    with open(broker.config, "a") as f:
+        f.write(f"acl_file {tmp_path}/acl\n")
+    broker.start()
+    bridge = bridges(broker, config={"routes": [{"topics": [topic]}]}).connected()
+    assert bridge.post(event()).status == 200
+    wait_until(lambda: states(bridge) == ["dead"], "the event to be dead")
+    reason, lines = events(bridge)[0]["reason"], run("events", "-c", bridge.config_path).stdout.splitlines()[2:]
+    assert len(reason) > 71 and topic in reason and len(lines) > 1
+    assert " ".join(line[9:] for line in lines) == reason
+    assert all(len(line) <= 80 and line[:9].isspace() and line[9] != " " for line in lines)
+
+
 def test_colour_is_for_a_terminal_only(bridges, broker):
     import pty
 

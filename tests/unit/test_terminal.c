@@ -39,6 +39,25 @@ static void text_is_cut_at_its_columns_also_where_characters_take_two(void **sta
     assert_shown(SLICE(""), 3, "", 0);
 }
 
+static void assert_wrapped(const char *text, size_t indent, size_t columns, const char *expected)
+{
+    struct buf out;
+    buf_init(&out, 1000);
+    terminal_append_wrapped(&out, slice_of(text), indent, columns);
+    assert_slice(buf_slice(&out), expected);
+    buf_free(&out);
+}
+
+static void text_is_wrapped_at_spaces_and_nothing_of_it_is_lost(void **state)
+{
+    (void)state;
+    assert_wrapped("not authorized (0x87) on topic a/b/c", 2, 24, "  not authorized (0x87)\n  on topic a/b/c");
+    assert_wrapped("abcdef ghi", 1, 4, " abc\n def\n ghi");
+    assert_wrapped("abc def", 1, 4, " abc\n def");
+    assert_wrapped("喵福禄 a\033b", 2, 6, "  喵福\n  禄\n  a?b");
+    assert_wrapped("", 2, 6, "");
+}
+
 static void columns_line_up(void **state)
 {
     (void)state;
@@ -72,6 +91,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_from_outside_cannot_move_the_cursor),
         cmocka_unit_test(text_is_cut_at_its_columns_also_where_characters_take_two),
+        cmocka_unit_test(text_is_wrapped_at_spaces_and_nothing_of_it_is_lost),
         cmocka_unit_test(columns_line_up),
         cmocka_unit_test(colour_is_for_terminals_only),
     };
