@@ -135,6 +135,17 @@ int64_t metrics_quantile(enum metric_histogram histogram, const struct metrics_s
     return b->upper[b->count - 1];
 }
 
+int64_t metrics_bucket_bound(enum metric_histogram histogram, int64_t value)
+{
+    ASSERT(histogram < HISTOGRAM_COUNT);
+    const struct bounds *b = &bounds[histogram];
+    size_t bucket = 0;
+    while (bucket < b->count && value > b->upper[bucket]) {
+        bucket++;
+    }
+    return value < b->upper[b->count - 1] ? b->upper[bucket] : -1;
+}
+
 /* --- apps --- */
 
 static unsigned find_app(struct slice id, unsigned count)

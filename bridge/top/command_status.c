@@ -1,6 +1,7 @@
 /* What GET /api/status says, in a few lines for a terminal of 80 columns. */
 #include "meowbridge/command.h"
 #include "meowbridge/jsonscan.h"
+#include "meowbridge/metrics.h"
 #include "terminal.h"
 
 #include <inttypes.h>
@@ -121,17 +122,24 @@ static void append_rate(struct buf *out, double rate)
     buf_appendf(out, rate == 0 ? "%.0f/s" : rate < 10 ? "%.2f/s" : rate < 100 ? "%.1f/s" : "%.0f/s", rate);
 }
 
+/* 0.5 s, 2.5 min: bounds of a histogram are round numbers. */
+static void append_bound(struct buf *out, double seconds)
+{
+    if (seconds < 1) {
+        buf_appendf(out, "%.4g ms", seconds * 1000);
+    } else if (seconds < 60) {
+        buf_appendf(out, "%.4g s", seconds);
+    } else {
+        buf_appendf(out, "%.4g min", seconds / 60);
+    }
+}
+
+/* The bridge counts in a histogram, so only bounds are known: what it gives lies somewhere in the right bucket. */
 static void append_latency(struct buf *out, double seconds)
 {
-    if (seconds < 0.01) {
-        buf_appendf(out, "%.1f ms", seconds * 1000);
-    } else if (seconds < 1) {
-        buf_appendf(out, "%.0f ms", seconds * 1000);
-    } else if (seconds < 60) {
-        buf_appendf(out, "%.1f s", seconds);
-    } else {
-        append_span(out, seconds);
-    }
+    const int64_t us = (int64_t)(seconds * 1e6 + 0.5), bound = metrics_bucket_bound(HISTOGRAM_EVENT_DELAY, us);
+    buf_append_text(out, bound < 0 ? "over " : "under ");
+    append_bound(out, bound < 0 ? seconds : (double)bound / 1e6);
 }
 
 static void colour(struct report *report, const char *code)
@@ -316,7 +324,7 @@ static void print_latency(struct report *report)
     }
     struct report part = {.root = last};
     begin_line(report, "latency");
-    buf_append_text(&report->out, "from 200 to the broker's confirmation: median ");
+    buf_append_text(&report->out, "from 200 to PUBACK: median ");
     append_latency(&report->out, number(&part, "p50"));
     buf_append_text(&report->out, ", p99 ");
     append_latency(&report->out, number(&part, "p99"));

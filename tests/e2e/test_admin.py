@@ -415,6 +415,7 @@ def test_the_status_command_says_it_on_80_columns(bridges, broker, subscribers):
     said = run("status", "-c", bridge.config_path)
     assert said.returncode == 0, said.stderr
     assert "ready" in said.stdout and "connected" in said.stdout and "0 pending, 0 dead" in said.stdout and "published 1" in said.stdout
+    assert re.search(r"^latency +from 200 to PUBACK: median under [\d.]+ m?s, p99 under [\d.]+ m?s$", said.stdout, re.M), said.stdout
     assert all(len(line) <= 80 for line in said.stdout.split("\n")) and "\033" not in said.stdout
     assert json.loads(run("status", "--json", "-c", bridge.config_path).stdout)["counts"]["published"] == 1
 

@@ -120,6 +120,7 @@ async function check_words(page) {
 
 async function looking(browser) {
   const page = await open_ready(browser, 1600, 1000, "light", "en");
+  check(await page.evaluate(() => charts["c-delay"].show(0.5)) === "≈ 500 ms", "a latency is not shown as if it were measured");
 
   /* Events appear live, and hostile names and payloads stay text. */
   const hostile = '<img src=x onerror="document.title=1">';

@@ -86,6 +86,9 @@ static void a_quantile_lies_in_its_bucket_and_counts_only_what_came_between(void
     int64_t high = metrics_quantile(HISTOGRAM_COMMIT_DURATION, &before, &after, 0.99);
     assert_true(middle > 500 && middle <= 1000);
     assert_true(high > 50000 && high <= 100000);
+    assert_int_equal(metrics_bucket_bound(HISTOGRAM_COMMIT_DURATION, middle), 1000);
+    assert_int_equal(metrics_bucket_bound(HISTOGRAM_COMMIT_DURATION, high), 100000);
+    assert_int_equal(metrics_bucket_bound(HISTOGRAM_COMMIT_DURATION, 5000000), -1);
     metrics_observe(HISTOGRAM_COMMIT_DURATION, INT64_C(3600000000));
     metrics_sample(HISTOGRAM_COMMIT_DURATION, &before);
     assert_int_equal(metrics_quantile(HISTOGRAM_COMMIT_DURATION, &after, &before, 0.5), 5000000); /* the last bound */
