@@ -9,7 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TIMEOUT_MS = 5000, MAX_LINES = 16 * 1024, MAX_TEXT = 4096, COLUMNS = 80, INDENT = 10 };
+enum {
+    TIMEOUT_MS = 5000,
+    MAX_LINES = 16 * 1024,
+    MAX_TEXT = 4096,
+    COLUMNS = 80,
+    INDENT = 12,          /* "since start " */
+    ID_COLUMNS = 12 + 24, /* ", client id ", and the id, cut */
+};
 
 /* The answer, and what is printed of it. */
 struct report {
@@ -159,7 +166,12 @@ static void append_word(struct report *report, const char *code, const char *wor
 
 static void begin_line(struct report *report, const char *name)
 {
-    buf_appendf(&report->out, "%-10s", name);
+    buf_appendf(&report->out, "%-*s", INDENT, name);
+}
+
+static void next_line(struct report *report)
+{
+    buf_appendf(&report->out, "\n%*s", INDENT, "");
 }
 
 /* Text from outside on lines of its own: what is wrong stands at its end, so nothing of it is cut. */
@@ -201,9 +213,15 @@ static void print_broker(struct report *report)
     append_word(report, connected ? "32" : "31", connected ? "connected" : "AWAY");
     buf_append_text(&report->out, " since ");
     terminal_append(&report->out, text(report, "broker.since"), 24);
-    buf_append_text(&report->out, "\n          ");
-    terminal_append(&report->out, text(report, "broker.url"), 40);
-    buf_append_text(&report->out, " as ");
+    next_line(report);
+    const size_t url = terminal_append(&report->out, text(report, "broker.url"), COLUMNS - INDENT - 1);
+    buf_append_char(&report->out, ',');
+    if (url + ID_COLUMNS > COLUMNS - INDENT) {
+        next_line(report);
+    } else {
+        buf_append_char(&report->out, ' ');
+    }
+    buf_append_text(&report->out, "client id ");
     terminal_append(&report->out, text(report, "broker.clientId"), 24);
     if (!connected) {
         append_reason(report, text(report, "broker.trouble"));
@@ -235,14 +253,14 @@ static void print_journal(struct report *report)
         buf_append_text(out, " (why: meowbridge events --state dead)");
     }
     if (text(report, "journal.path").size > 0) {
-        buf_append_text(out, "\n          ");
+        next_line(report);
         append_bytes(out, number(report, "journal.bytes"));
         if (most > 0) {
             buf_append_text(out, " of ");
             append_bytes(out, most);
         }
         buf_append_text(out, " in ");
-        terminal_append(out, text(report, "journal.path"), 44);
+        terminal_append(out, text(report, "journal.path"), 40);
     }
     buf_append_char(out, '\n');
 }
@@ -266,7 +284,7 @@ static void print_rates(struct report *report)
 static void print_counts(struct report *report)
 {
     static const char *const names[] = {"accepted", "duplicates", "refused", "published", "dead"};
-    begin_line(report, "in all");
+    begin_line(report, "since start");
     for (size_t i = 0; i < 5; i++) {
         char path[64];
         snprintf(path, sizeof path, "counts.%s", names[i]);

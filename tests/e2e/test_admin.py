@@ -415,6 +415,8 @@ def test_the_status_command_says_it_on_80_columns(bridges, broker, subscribers):
     said = run("status", "-c", bridge.config_path)
     assert said.returncode == 0, said.stderr
     assert "ready" in said.stdout and "connected" in said.stdout and "0 pending, 0 dead" in said.stdout and "published 1" in said.stdout
+    assert re.search(r"^ +mqtt://127.0.0.1:\d+, client id meowbridge-[0-9a-f]{12}$", said.stdout, re.M), said.stdout
+    assert re.search(r"^since start accepted 1, ", said.stdout, re.M)
     assert re.search(r"^latency +from 200 to PUBACK: median under [\d.]+ m?s, p99 under [\d.]+ m?s$", said.stdout, re.M), said.stdout
     assert all(len(line) <= 80 for line in said.stdout.split("\n")) and "\033" not in said.stdout
     assert json.loads(run("status", "--json", "-c", bridge.config_path).stdout)["counts"]["published"] == 1
@@ -430,7 +432,7 @@ def test_the_status_command_fails_where_the_bridge_is_not_ready_or_the_token_is_
 
 def test_the_status_command_names_each_cause_whole_and_what_helps(bridges, broker):
     bridge = bridges(broker, config={"admin": {"listen": f"127.0.0.1:{free_port()}"}, "routes": [{"event": "never"}]}).connected()
-    assert "refused  " not in run("status", "-c", bridge.config_path).stdout
+    assert "\nrefused " not in run("status", "-c", bridge.config_path).stdout
     assert bridge.post(event()).status == 200
     assert bridge.post(event(), secret="wrong").status == 403
     wait_until(lambda: status(bridge)["journal"]["dead"] == 1, "the dead event")
@@ -439,7 +441,7 @@ def test_the_status_command_names_each_cause_whole_and_what_helps(bridges, broke
     said = run("status", "-c", bridge.config_path).stdout
     assert trouble in " ".join(said.split()) and trouble.count(str(broker.port)) == 1
     assert "1 dead (why: meowbridge events --state dead)" in said
-    assert "refused   1 wrong signature (403): why, says meowbridge explain\n" in said
+    assert "refused     1 wrong signature (403): why, says meowbridge explain\n" in said
     assert all(len(line) <= 80 for line in said.split("\n"))
     assert 'detail="another secret, or host, path or body changed on the way: ask meowbridge explain"' in bridge.log()
 
