@@ -20,6 +20,7 @@ enum {
 
 /* The answer, and what is printed of it. */
 struct report {
+    const char *config; /* as given with -c; NULL: none was */
     struct json_value root;
     struct buf out, scratch;
     bool has_colour;
@@ -183,6 +184,29 @@ static void append_reason(struct report *report, struct slice reason)
     }
 }
 
+/* What could be typed next, whole, so that it can be copied: about the same bridge as this command. */
+static void append_command(struct report *report, const char *command)
+{
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./-+:@%";
+    struct buf *out = &report->out;
+    buf_appendf(out, "meowbridge %s", command);
+    if (!report->config) {
+        return;
+    }
+    buf_append_text(out, " -c ");
+    if (report->config[0] && !report->config[strspn(report->config, plain)]) {
+        buf_append_text(out, report->config);
+        return;
+    }
+    buf_append_char(out, '\'');
+    for (const char *c = report->config; *c; c += strcspn(c, "'") + (c[strcspn(c, "'")] == '\'')) {
+        const size_t size = strcspn(c, "'");
+        terminal_append(out, (struct slice){c, size}, SIZE_MAX);
+        buf_append_text(out, c[size] == '\'' ? "'\\''" : "");
+    }
+    buf_append_char(out, '\'');
+}
+
 static void print_head(struct report *report)
 {
     struct json_value reasons, reason;
@@ -250,7 +274,9 @@ static void print_journal(struct report *report)
     buf_append_text(out, " dead");
     if (dead > 0) {
         colour(report, "0");
-        buf_append_text(out, " (why: meowbridge events --state dead)");
+        next_line(report);
+        buf_append_text(out, "why: ");
+        append_command(report, "events --state dead");
     }
     if (text(report, "journal.path").size > 0) {
         next_line(report);
@@ -298,18 +324,18 @@ static void print_counts(struct report *report)
 static void print_refusals(struct report *report)
 {
     static const struct {
-        const char *name, *words;
+        const char *name, *words, *command;
     } reasons[] = {
-        {"malformed", "not a whole MeowFlow event (400): the log says what is missing"},
-        {"badTimestamp", "timestamp missing or over 5 minutes off (403): the clock?"},
-        {"badSignature", "wrong signature (403): why, says meowbridge explain"},
-        {"wrongApp", "of another app (403): apps[].id is not its appId"},
-        {"unknownPath", "to a path that no app has (404): apps[].path"},
-        {"wrongMethod", "not a POST (405)"},
-        {"tooSlow", "not whole in time (408): http.timeout"},
-        {"tooLarge", "too large (413, 431): http.max_body"},
-        {"rateLimited", "above the app's rate_limit (429)"},
-        {"unavailable", "could not be kept (503): the log says why"},
+        {"malformed", "not a whole MeowFlow event (400): the log says what is missing", NULL},
+        {"badTimestamp", "timestamp missing or over 5 minutes off (403): the clock?", NULL},
+        {"badSignature", "wrong signature (403)", "explain"},
+        {"wrongApp", "of another app (403): apps[].id is not its appId", NULL},
+        {"unknownPath", "to a path that no app has (404): apps[].path", NULL},
+        {"wrongMethod", "not a POST (405)", NULL},
+        {"tooSlow", "not whole in time (408): http.timeout", NULL},
+        {"tooLarge", "too large (413, 431): http.max_body", NULL},
+        {"rateLimited", "above the app's rate_limit (429)", NULL},
+        {"unavailable", "could not be kept (503): the log says why", NULL},
     };
     for (size_t i = 0; i < sizeof reasons / sizeof reasons[0]; i++) {
         char path[64];
@@ -318,7 +344,13 @@ static void print_refusals(struct report *report)
         if (count > 0) {
             begin_line(report, "refused");
             append_count(&report->out, count);
-            buf_appendf(&report->out, " %s\n", reasons[i].words);
+            buf_appendf(&report->out, " %s", reasons[i].words);
+            if (reasons[i].command) {
+                next_line(report);
+                buf_append_text(&report->out, "why: ");
+                append_command(report, reasons[i].command);
+            }
+            buf_append_char(&report->out, '\n');
         }
     }
 }
@@ -366,9 +398,9 @@ static int print_report(struct report *report)
     return is_true(report, "ready") ? EXIT_DONE : EXIT_FAILED;
 }
 
-static int show(struct slice answer, bool as_json)
+static int show(struct slice answer, bool as_json, const char *config)
 {
-    struct report report = {.has_colour = terminal_has_colour()};
+    struct report report = {.config = config, .has_colour = terminal_has_colour()};
     struct error why;
     if (jsonscan_document(answer, &report.root, NULL, &why)) {
         command_complain("the bridge's answer is no JSON: %s", why.text);
@@ -389,7 +421,8 @@ static int show(struct slice answer, bool as_json)
     return status;
 }
 
-static int ask_status(const struct config *config, bool as_json)
+/* path: of the configuration, or NULL. */
+static int ask_status(const struct config *config, const char *path, bool as_json)
 {
     unsigned status = 0;
     struct buf answer;
@@ -402,7 +435,7 @@ static int ask_status(const struct config *config, bool as_json)
     } else if (status != 200) {
         command_complain("the bridge answers %u: %.*s", status, SLICE_ARGS(buf_slice(&answer)));
     } else {
-        exit_status = show(buf_slice(&answer), as_json);
+        exit_status = show(buf_slice(&answer), as_json, path);
     }
     buf_free(&answer);
     return exit_status;
@@ -434,7 +467,7 @@ int command_status(int argc, char **argv)
     if (!command_config(path, &config)) {
         return EXIT_USAGE;
     }
-    status = ask_status(config, as_json != NULL);
+    status = ask_status(config, path, as_json != NULL);
     config_free(&config);
     return status;
 }

@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import os
 import re
+import shlex
 import socket
 import subprocess
 import threading
@@ -440,9 +442,15 @@ def test_the_status_command_names_each_cause_whole_and_what_helps(bridges, broke
     trouble = wait_until(lambda: (t := status(bridge)["broker"]["trouble"]) and "Connection refused" in t and t, "the trouble")
     said = run("status", "-c", bridge.config_path).stdout
     assert trouble in " ".join(said.split()) and trouble.count(str(broker.port)) == 1
-    assert "1 dead (why: meowbridge events --state dead)" in said
-    assert "refused     1 wrong signature (403): why, says meowbridge explain\n" in said
-    assert all(len(line) <= 80 for line in said.split("\n"))
+    assert f"1 dead\n            why: meowbridge events --state dead -c {bridge.config_path}\n" in said
+    assert f"refused     1 wrong signature (403)\n            why: meowbridge explain -c {bridge.config_path}\n" in said
+    assert all(len(line) <= 80 for line in said.split("\n") if " -c " not in line)
+    odd = f"{bridge.folder}/it's odd.json"
+    os.link(bridge.config_path, odd)
+    hint = re.search(r"why: (meowbridge events .*)", run("status", "-c", odd).stdout).group(1)
+    assert shlex.split(hint) == ["meowbridge", "events", "--state", "dead", "-c", odd]
+    by_variable = run("status", env={"MEOWBRIDGE_ADMIN_LISTEN": bridge.config["admin"]["listen"]}).stdout
+    assert "            why: meowbridge events --state dead\n" in by_variable
     assert 'detail="another secret, or host, path or body changed on the way: ask meowbridge explain"' in bridge.log()
 
 
