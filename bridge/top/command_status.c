@@ -429,7 +429,8 @@ static int ask_status(const struct config *config, const char *path, bool as_jso
     struct error why;
     int exit_status = EXIT_FAILED;
     if (command_ask(config, "GET", "/api/status", (struct slice){0}, TIMEOUT_MS, &status, &answer, &why)) {
-        command_complain("the bridge does not answer, perhaps it is not running: %s", why.text);
+        command_complain("the bridge does not answer, perhaps it is not running%s: %s",
+                         path ? "" : ", or admin.listen is another: -c FILE", why.text);
     } else if (status == 401) {
         command_complain("the bridge asks for the token of admin.token_file, and this is not it");
     } else if (status != 200) {

@@ -409,7 +409,9 @@ def test_the_status_command_says_it_on_80_columns(bridges, broker, subscribers):
     port = free_port()
     bridge = bridges(broker, config={"admin": {"listen": f"127.0.0.1:{port}"}}, start=False)
     away = run("status", "-c", bridge.config_path)
-    assert away.returncode == 1 and "not running" in away.stderr
+    assert away.returncode == 1 and "not running: " in away.stderr
+    away = run("status", env={"MEOWBRIDGE_ADMIN_LISTEN": f"127.0.0.1:{port}"})
+    assert away.returncode == 1 and "perhaps it is not running, or admin.listen is another: -c FILE: " in away.stderr
     bridge.start().connected()
     assert bridge.post(event()).status == 200
     subscriber.wait(1)
