@@ -147,7 +147,10 @@ static enum err append_variable(struct buf *out, struct slice name, struct error
     text[name.size] = 0;
     const char *value = getenv(text);
     if (!value) {
-        return error_set(why, ERR_INVALID, "expected the environment variable %s to be set", text);
+        return error_set(why, ERR_INVALID, "expected the environment variable %s to be set%s", text,
+                         strcmp(text, "CREDENTIALS_DIRECTORY") == 0
+                             ? ": systemd sets it for the service, elsewhere set it to the folder that holds the secrets"
+                             : "");
     }
     buf_append_text(out, value);
     return ERR_NONE;

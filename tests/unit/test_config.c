@@ -1414,6 +1414,12 @@ static void an_unset_variable_is_an_error(void **state)
     assert_refused(
         "\"mqtt\":{\"client_id\":\"x${TEST_NONE}\"}",
         "c.json:2:21: mqtt.client_id: is \"x${TEST_NONE}\", expected the environment variable TEST_NONE to be set\n");
+    unsetenv("CREDENTIALS_DIRECTORY");
+    assert_refused(
+        "\"admin\":{\"token_file\":\"${CREDENTIALS_DIRECTORY}/t\"}",
+        "c.json:2:23: admin.token_file: is \"${CREDENTIALS_DIRECTORY}/t\", expected the environment variable "
+        "CREDENTIALS_DIRECTORY to be set: systemd sets it for the service, elsewhere set it to the folder that holds "
+        "the secrets\n");
     static const char *const bad[] = {"${", "${}", "${TEST", "${1A}", "${A-B}", "${A B}", "a${A${B}}"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         char members[128], expected[256];
