@@ -503,12 +503,20 @@ static enum metric loss_metric(const struct mqtt_event *event)
     }
 }
 
+/* Without what the log line and its url say already: "lost the connection to 127.0.0.1:1883: ". */
+static const char *cause_of_loss(const char *text)
+{
+    static const char said[] = "lost the connection to ";
+    const char *colon = strncmp(text, said, sizeof said - 1) == 0 ? strstr(text, ": ") : NULL;
+    return colon ? colon + 2 : text;
+}
+
 static void lost(struct uplink *uplink, const struct mqtt_event *event)
 {
     const struct broker *broker = &uplink->brokers[uplink->current];
     bool closed_by_broker = !event->silent && !is_brokers_own_trouble(event->reason_code);
     note_error(uplink, event->text);
-    log_warn("lost the connection to the broker", LOG_STR("url", broker->url), LOG_STR("reason", event->text));
+    log_warn("lost the connection to the broker", LOG_STR("url", broker->url), LOG_STR("reason", cause_of_loss(event->text)));
     metrics_add(loss_metric(event), 1);
     uplink->since_ms = clock_wall_ms();
     if (clock_mono_ms() - uplink->connected_ms >= GOOD_AFTER_MS) {

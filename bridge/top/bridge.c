@@ -492,7 +492,8 @@ static void reload(struct bridge *bridge)
     } else {
         log_lines(LOG_WARN, "the configuration", &warnings.text);
         warn_of_fixed_changes(bridge->config, loaded);
-        log_info("configuration read again", LOG_INT("apps", loaded->app_count), LOG_INT("routes", loaded->route_count));
+        log_info("configuration read again", LOG_INT("apps", loaded->app_count),
+                 LOG_INT("routes", loaded->route_count > 0 ? loaded->route_count : 1)); /* without any, the default one */
     }
     config_free(&loaded);
     config_errors_free(&errors);

@@ -94,6 +94,7 @@ def test_either_secret_verifies_while_one_is_being_changed(bridges, broker):
     bridge = bridges(broker, env={}, config={"apps": [{"secret": harness.SECRET}]})
     bridge.configure({"apps": [{"secret": "the new one", "previous_secret_file": old_secret(bridge)}]})
     bridge.reload()
+    assert "INFO configuration read again apps=1 routes=1\n" in bridge.log()  # the default route
     assert bridge.post(event(), secret="the new one").status == 200
     assert bridge.post(event(), secret=harness.SECRET).status == 200
     bridge.configure({"apps": [{"secret": "the new one"}]})

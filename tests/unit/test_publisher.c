@@ -331,7 +331,7 @@ static void a_lost_connection_is_logged_once_and_the_first_broker_is_tried_again
     fake_broker.unreachable = NULL;
     run(10000);
     assert_string_equal(fake_host(), "b");
-    fake_close(0, true, "nothing was heard from the broker");
+    fake_close(0, true, "lost the connection to [::1]:1883: nothing was heard from the broker");
     run(400);
     assert_string_equal(fake_host(), "a");
     assert_true(state_now().connected);
