@@ -1,7 +1,6 @@
 #include "meowbridge/command.h"
 #include "meowbridge/rfc3339.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -16,6 +15,7 @@ enum {
     MAX_FILE = 64 * 1024 * 1024,
     BLOCK = 64 * 1024,
     HELP_COLUMN = 26,
+    HELP_WIDTH = 80,
     LONG_OPTION = 256, /* getopt's value of a long option: this and its place in the table */
 };
 
@@ -33,6 +33,52 @@ void command_complain(const char *format, ...)
     fprintf(stderr, "meowbridge%s%s: %s\n", command_name ? " " : "", command_name ? command_name : "", flat.text);
 }
 
+static int columns_of(const char *text, int size)
+{
+    int columns = 0;
+    for (int i = 0; i < size; i++) {
+        columns += (text[i] & 0xc0) != 0x80;
+    }
+    return columns;
+}
+
+void command_print_wrapped(const char *text, int column, int indent)
+{
+    while (*text) {
+        const int size = (int)strcspn(text, " \n"), columns = columns_of(text, size);
+        if (column > indent && column + 1 + columns > HELP_WIDTH) {
+            printf("\n%*s", indent, "");
+            column = indent;
+        } else if (column > indent) {
+            putchar(' ');
+            column++;
+        }
+        printf("%.*s", size, text);
+        column += columns;
+        text += size + (text[size] != 0);
+    }
+    putchar('\n');
+}
+
+/* Lines that begin with a space or are empty stay as they are; the others are wrapped, those of a paragraph together. */
+static void print_paragraphs(const char *text)
+{
+    while (*text) {
+        const char *end = strchrnul(text, '\n');
+        while (*text != ' ' && *text != '\n' && end[0] && end[1] && !strchr(" \n", end[1])) {
+            end = strchrnul(end + 1, '\n');
+        }
+        char *paragraph = strndup(text, (size_t)(end - text));
+        if (paragraph && *text != ' ') {
+            command_print_wrapped(paragraph, 0, 0);
+        } else {
+            puts(paragraph ? paragraph : "out of memory");
+        }
+        free(paragraph);
+        text = end + (*end != 0);
+    }
+}
+
 /* "  -c, --config FILE", then the help in its column, or on the next line where the left side is too long. */
 static void print_option(char letter, const char *name, const char *argument, const char *help)
 {
@@ -40,24 +86,27 @@ static void print_option(char letter, const char *name, const char *argument, co
     int used = snprintf(left, sizeof left, "  %s--%s%s%s", letter ? letters : "    ", name, argument ? " " : "",
                         argument ? argument : "");
     if (used < HELP_COLUMN) {
-        printf("%-*s%s\n", HELP_COLUMN, left, help);
+        printf("%-*s", HELP_COLUMN, left);
     } else {
-        printf("%s\n%*s%s\n", left, HELP_COLUMN, "", help);
+        printf("%s\n%*s", left, HELP_COLUMN, "");
     }
+    command_print_wrapped(help, HELP_COLUMN, HELP_COLUMN);
 }
 
 static void print_help(const struct command_usage *usage)
 {
     const char *arguments = usage->arguments ? usage->arguments : "";
-    printf("Usage: meowbridge %s [OPTION]...%s%s\n", usage->name, *arguments ? " " : "", arguments);
-    printf("%c%s\n\nOptions:\n", toupper((unsigned char)usage->summary[0]), usage->summary + 1);
+    printf("Usage: meowbridge %s [OPTION]...", usage->name);
+    command_print_wrapped(arguments, (int)strlen(usage->name) + 30, 7);
+    print_paragraphs(usage->summary);
+    puts("\nOptions:");
     for (const struct command_option *o = usage->options; o && o->name; o++) {
         print_option(o->letter, o->name, o->argument, o->help);
     }
     print_option('h', "help", NULL, "print this and exit");
     if (usage->details) {
-        size_t size = strlen(usage->details);
-        printf("\n%s%s", usage->details, size > 0 && usage->details[size - 1] == '\n' ? "" : "\n");
+        putchar('\n');
+        print_paragraphs(usage->details);
     }
 }
 

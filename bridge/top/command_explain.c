@@ -7,33 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WIDTH = 79, MAX_OTHERS = 16 };
+enum { MAX_OTHERS = 16 };
 
 /* --- saying it --- */
-
-/* Breaks at spaces; the first line goes on at column, the others begin at indent. */
-static void print_wrapped(const char *text, int column, int indent)
-{
-    while (*text) {
-        int size = (int)strcspn(text, " ");
-        if (column > indent && column + 1 + size > WIDTH) {
-            printf("\n%*s", indent, "");
-            column = indent;
-        } else if (column > indent) {
-            putchar(' ');
-            column++;
-        }
-        printf("%.*s", size, text);
-        column += size;
-        text += size + (text[size] == ' ');
-    }
-    putchar('\n');
-}
 
 static void print_advice(const char *advice)
 {
     printf("  ");
-    print_wrapped(advice, 2, 2);
+    command_print_wrapped(advice, 2, 2);
 }
 
 /* "3 d 4 h" */
@@ -85,7 +66,7 @@ static void print_clock(const struct explain_result *result)
                  "whatever the signature.");
         break;
     }
-    print_wrapped(text, 0, 0);
+    command_print_wrapped(text, 0, 0);
 }
 
 static bool has_advice_before(const struct explain_result *result, size_t n)
@@ -118,7 +99,7 @@ static void print_not_found(const struct explain_result *result)
     snprintf(text, sizeof text,
              "The signature does not verify, nor with any of %llu variants of host, path, body, method and time%s.",
              (unsigned long long)result->tried, result->is_cut ? " (the body is too large to try all)" : "");
-    print_wrapped(text, 0, 0);
+    command_print_wrapped(text, 0, 0);
     puts("What to look at, the likeliest first:");
     print_advice("The secret: is it the App Secret of the app that sent this, and not one from before a reset?");
     print_advice("The URL: --url must be the URL as it is registered with MeowFlow; --try names other hosts and paths.");
@@ -131,7 +112,7 @@ static int print_result(const struct explain_result *result)
     switch (result->verdict) {
     case EXPLAIN_VERIFIES:
         puts("The signature verifies.");
-        print_wrapped(
+        command_print_wrapped(
             "If the bridge refuses it all the same, it knows another secret, or sees another host or path than this URL's: "
             "then set the app's public_url to it.",
             0, 0);
@@ -147,7 +128,7 @@ static int print_result(const struct explain_result *result)
         break;
     }
     if (result->clean_advice && result->verdict != EXPLAIN_BAD_SIGNATURE) {
-        print_wrapped(result->clean_advice, 0, 0);
+        command_print_wrapped(result->clean_advice, 0, 0);
     }
     print_clock(result);
     bool in_time = result->clock == EXPLAIN_FRESH || result->clock == EXPLAIN_OLD;

@@ -278,9 +278,7 @@ int command_replay(int argc, char **argv)
     const struct command_option options[] = {
         {'c', "config", "FILE", "the bridge's configuration; without it, defaults and variables", &given.config},
         {'s', "state", "dead", "all dead events", &given.state},
-        {0, "since", "TIME",
-         "all published and dead events received since then: a span (90m, 2h, 7d)\n"
-         "                          or an RFC 3339 time",
+        {0, "since", "TIME", "all published and dead events received since then: a span (90m, 2h, 7d) or an RFC 3339 time",
          &given.since},
         {0, "until", "TIME", "with --since: received before then (default: now)", &given.until},
         {0},

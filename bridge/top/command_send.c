@@ -242,7 +242,8 @@ int command_send(int argc, char **argv)
                    "time, retries included. Ctrl-C ends the run and prints the summary so far.\n"
                    "\n"
                    "Example, 60 seconds of load with 8 pushes at a time:\n"
-                   "  meowbridge send -u http://127.0.0.1:8080/webhook -s secret -n 60000 -r 1000 -c 8\n",
+                   "  meowbridge send -u http://127.0.0.1:8080/webhook -s secret \\\n"
+                   "      -n 60000 -r 1000 -c 8\n",
         .options = options,
     };
     char **operands;

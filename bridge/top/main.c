@@ -30,7 +30,8 @@ enum { COMMANDS = sizeof commands / sizeof commands[0] };
 static void print_usage(FILE *to)
 {
     fputs("Usage: meowbridge COMMAND [OPTION]...\n"
-          "Takes signed webhooks of MeowFlow, keeps them, and republishes their payloads over MQTT.\n\n"
+          "Takes signed webhooks of MeowFlow, keeps them, and republishes their payloads\n"
+          "over MQTT.\n\n"
           "Commands:\n",
           to);
     for (size_t i = 0; i < COMMANDS; i++) {

@@ -32,11 +32,14 @@ struct command_option {
     const char **value; /* set to the argument, or to "" where it takes none; NULL stays if the option is absent */
 };
 struct command_usage {
-    const char *name, *arguments, *summary; /* "sign", "--url URL [BODY-FILE]" (options that must be, operands), "prints …" */
-    const char *details;                    /* more lines for --help, or NULL */
+    const char *name, *arguments, *summary; /* "sign", "--url URL [BODY-FILE]" (options that must be, operands), "Prints …" */
+    const char *details;                    /* more for --help, or NULL; --help wraps all that does not begin with a space */
     const struct command_option *options;   /* ends with a name of NULL */
     int min_operands, max_operands;         /* max -1: any number */
 };
+/* Prints text on standard output in lines of at most 80 columns, broken at spaces and newlines; the first goes on at column, the
+ * others begin at indent. Ends with a newline. */
+void command_print_wrapped(const char *text, int column, int indent);
 /* Parses argv by the table, which has at most 30 options, --help beside them; operands may stand between options and are
  * gathered at the end of argv; "--" ends the options. Returns -1 to go on, with *operands at the first operand; otherwise the
  * exit status (after --help: 0, after a mistake, said on standard error with the remedy: 2). */

@@ -50,7 +50,7 @@ static const struct command_option options[] = {
 };
 static const struct command_usage usage = {.name = "probe",
                                            .arguments = "[THING]",
-                                           .summary = "tries things",
+                                           .summary = "Tries things",
                                            .details = "More.\n",
                                            .options = options,
                                            .max_operands = 1};
