@@ -345,7 +345,12 @@ static void put_secrets(struct choices *c, const struct explain_request *r)
     static const char exact[] = "The secret is the App Secret as MeowFlow shows it, without white space or quotes around it.";
     struct slice inside = explain_trim(r->secret);
     put(c, r->secret, NULL, NULL);
-    put(c, inside, "the secret without white space around it", exact);
+    const bool at_start = inside.data != r->secret.data, at_end = inside.data + inside.size != r->secret.data + r->secret.size;
+    put(c, inside,
+        at_start && at_end ? "the secret without the white space at its beginning and its end"
+        : at_start         ? "the secret without the white space at its beginning"
+                           : "the secret without the white space at its end",
+        exact);
     put_joined(c, inside, SLICE("\n"), "the secret with a newline at its end", exact);
     put_joined(c, inside, SLICE("\r"), "the secret with a carriage return at its end", exact);
     put_joined(c, inside, SLICE("\r\n"), "the secret with CR LF at its end", exact);

@@ -100,8 +100,10 @@ static void print_not_found(const struct explain_result *result)
              "The signature does not verify, nor with any of %llu variants of host, path, body, method and time%s.",
              (unsigned long long)result->tried, result->is_cut ? " (the body is too large to try all)" : "");
     command_print_wrapped(text, 0, 0);
-    puts("What to look at, the likeliest first:");
-    print_advice("The secret: is it the App Secret of the app that sent this, and not one from before a reset?");
+    command_print_wrapped(
+        "Most likely the secret: is it the App Secret of the app that sent this, and not one from before a reset? What is "
+        "usually changed on the way was tried. If the secret is right, then:",
+        0, 0);
     print_advice("The URL: --url must be the URL as it is registered with MeowFlow; --try names other hosts and paths.");
     print_advice("The body: it must be byte for byte what was received, not copied from a log or from a parsed object.");
 }

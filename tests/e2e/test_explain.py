@@ -44,6 +44,8 @@ def test_what_verifies_is_exit_0_and_what_does_not_is_exit_1(tmp_path):
     assert explain(f"https://{HOST}/webhook", b"", headers, tmp_path / "body").returncode == 0
     done = explain(f"https://{HOST}/webhook", body + b"x", headers)
     assert done.returncode == 1 and "App Secret" in done.stdout and "registered" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "time. Most likely the secret: is it the App Secret" in said and "If the secret is right, then: The URL: " in said
 
 
 PAYLOAD = '{"status": "成功", "n": [1, 2]}'.encode()

@@ -222,6 +222,22 @@ static void secrets_that_may_have_been_mixed_up_are_tried(void **state)
     assert_found(result, EXPLAIN_SECRET, "the secret of apps[1]", "");
 }
 
+static void white_space_around_the_secret_is_told_by_its_end(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {SECRET " ", "the secret without the white space at its end"},
+        {"\t" SECRET, "the secret without the white space at its beginning"},
+        {" " SECRET "\r", "the secret without the white space at its beginning and its end"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct explain_request request = captured();
+        request.secret = slice_of(cases[i][0]);
+        struct explain_result result = explain(request, SENT);
+        assert_found(result, EXPLAIN_SECRET, cases[i][1], "");
+    }
+}
+
 static void another_secret_or_another_event_is_not_found(void **state)
 {
     (void)state;
@@ -338,6 +354,7 @@ int main(void)
         cmocka_unit_test(up_to_three_deviations_are_found_together),
         cmocka_unit_test(hosts_paths_and_urls_that_the_user_names_are_tried),
         cmocka_unit_test(secrets_that_may_have_been_mixed_up_are_tried),
+        cmocka_unit_test(white_space_around_the_secret_is_told_by_its_end),
         cmocka_unit_test(another_secret_or_another_event_is_not_found),
         cmocka_unit_test(the_work_is_bounded_however_large_the_body),
         cmocka_unit_test(the_deepest_nesting_is_printed_again),
