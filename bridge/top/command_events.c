@@ -63,6 +63,9 @@ static void append_line(struct buf *out, const struct listed_event *event, bool 
     buf_append_char(out, ' ');
     terminal_append(out, event->event.id, ID_COLUMNS);
     buf_append_char(out, '\n');
+    if (event->stored.replay_of != 0) {
+        buf_appendf(out, "%*s replay of %" PRIu64 "\n", SEQ_COLUMNS, "", event->stored.replay_of);
+    }
     if (event->stored.state == JOURNAL_DEAD) {
         terminal_append_wrapped(out, event->stored.reason, SEQ_COLUMNS + 1, COLUMNS);
         buf_append_char(out, '\n');

@@ -29,7 +29,8 @@ static void append_time(struct buf *out, const char *name, int64_t wall_ms)
     append_field(out, name, slice_of(text));
 }
 
-static void append_state(struct buf *out, const struct journal_view_event *stored)
+/* origin: when what was replayed was received; empty: not known. */
+static void append_state(struct buf *out, const struct journal_view_event *stored, const char *origin)
 {
     buf_appendf(out, "%-12s %" PRIu64 "\n", "seq", stored->seq);
     buf_appendf(out, "%-12s %s", "state", journal_state_name(stored->state));
@@ -43,7 +44,8 @@ static void append_state(struct buf *out, const struct journal_view_event *store
     }
     buf_appendf(out, "%-12s %u", "attempts", event_list_attempts(stored));
     if (stored->replay_of != 0) {
-        buf_appendf(out, "; this is a replay of %" PRIu64, stored->replay_of);
+        buf_appendf(out, "; this is a replay of %" PRIu64 "%s%s", stored->replay_of,
+                    origin[0] ? "\noriginal     received " : "", origin);
     }
     buf_append_char(out, '\n');
 }
@@ -104,9 +106,9 @@ static void append_body(struct buf *out, struct slice body)
     }
 }
 
-static void append_event(struct buf *out, const struct config *config, const struct listed_event *event)
+static void append_event(struct buf *out, const struct config *config, const struct listed_event *event, const char *origin)
 {
-    append_state(out, &event->stored);
+    append_state(out, &event->stored, origin);
     if (event->is_readable) {
         append_fields(out, &event->event);
         append_topics(out, config, &event->event);
@@ -136,7 +138,7 @@ static void append_json(struct buf *out, const struct config *config, struct lis
 
 enum form { FORM_TEXT, FORM_JSON, FORM_BODY };
 
-static int print_event(const struct config *config, const struct journal_view_event *stored, enum form form)
+static int print_event(const struct config *config, const struct journal_view_event *stored, const char *origin, enum form form)
 {
     struct listed_event event;
     struct buf scratch, out;
@@ -148,7 +150,7 @@ static int print_event(const struct config *config, const struct journal_view_ev
     } else if (form == FORM_JSON) {
         append_json(&out, config, &event);
     } else {
-        append_event(&out, config, &event);
+        append_event(&out, config, &event, origin);
     }
     bool done = !out.failed;
     if (done) {
@@ -161,18 +163,40 @@ static int print_event(const struct config *config, const struct journal_view_ev
     return done ? EXIT_DONE : EXIT_FAILED;
 }
 
+/* When the event was received that seq is a replay of, if need be over several; empty if it is none, or that one is gone. */
+static void find_origin(struct journal_view *view, uint64_t seq, char origin[CLOCK_RFC3339_SIZE])
+{
+    struct error why;
+    struct journal_view_event stored;
+    origin[0] = 0;
+    enum err err = journal_view_get(view, seq, &stored, &why);
+    while (!err && stored.replay_of != 0 && stored.replay_of < seq) { /* it never grows, so this ends */
+        seq = stored.replay_of;
+        err = journal_view_get(view, seq, &stored, &why);
+        if (!err && stored.replay_of == 0) {
+            clock_rfc3339(stored.accepted_ms, origin);
+        }
+    }
+}
+
 static int show(const struct config *config, uint64_t seq, enum form form)
 {
     struct error why;
     struct journal_view *view = NULL;
     struct journal_view_event stored;
+    char origin[CLOCK_RFC3339_SIZE];
     int status = EXIT_FAILED;
     if (!config->journal.enabled) {
         command_complain("there is no journal (\"journal\": false), so no events are kept");
-    } else if (journal_view_open(&view, config->journal.path, &why) || journal_view_get(view, seq, &stored, &why)) {
+    } else if (journal_view_open(&view, config->journal.path, &why)) {
         command_complain("%s", why.text);
     } else {
-        status = print_event(config, &stored, form);
+        find_origin(view, seq, origin);
+        if (journal_view_get(view, seq, &stored, &why)) {
+            command_complain("%s", why.text);
+        } else {
+            status = print_event(config, &stored, origin, form);
+        }
     }
     journal_view_close(&view);
     return status;

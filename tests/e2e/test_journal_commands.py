@@ -292,6 +292,12 @@ def test_a_replay_without_a_bridge_is_published_when_it_starts_and_marked(bridge
     done = replay(bridge, 1, 2, 2)
     assert done.returncode == 0 and done.stdout.startswith("2 events are queued for publishing again; the bridge is not running"), done.stderr
     assert [(e["seq"], e["state"]) for e in events(bridge)] == [(1, "published"), (3, "published"), (4, "dead"), (5, "pending"), (6, "pending")]
+    lines = run("events", "-c", bridge.config_path).stdout.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.split()[0] == "5")
+    assert " pending " in lines[at] and lines[at + 1] == " " * 9 + "replay of 1" and lines[at + 3] == " " * 9 + "replay of 2"
+    assert sum("replay" in line for line in lines) == 2
+    received = events(bridge)[0]["receivedAt"]
+    assert f"a replay of 1\noriginal     received {received}\n" in run("show", "-c", bridge.config_path, 5).stdout
     bridge.configure({"routes": [{"event": "*", "topics": ["again/{event}"]}]})
     count = subscriber.count()
     bridge.start()
