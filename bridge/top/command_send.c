@@ -152,7 +152,8 @@ static bool parse_arguments(const struct arguments *a, struct send_options *out)
                                  .connections = 1,
                                  .retries = 10,
                                  .timeout_ms = 10000,
-                                 .show_progress = !a->quiet && isatty(STDERR_FILENO)};
+                                 .show_progress = !a->quiet && isatty(STDERR_FILENO),
+                                 .tell_retries = !a->quiet && !isatty(STDERR_FILENO)};
     bool good = parse_url(a->url, &out->url) && parse_number("--count", a->count, 1, MAX_COUNT, &count) &&
                 parse_number("--connections", a->connections, 1, MAX_CONNECTIONS, &out->connections) &&
                 parse_number("--retries", a->retries, 0, MAX_RETRIES, &out->retries) && parse_rate(a->rate, &out->rate) &&

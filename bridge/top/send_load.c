@@ -20,7 +20,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { PROGRESS_MS = 200, MAX_MESSAGE = 300 };
+enum { PROGRESS_MS = 200, TELL_MS = 5000, MAX_MESSAGE = 300 };
 
 /* What the threads share. */
 struct load {
@@ -28,7 +28,7 @@ struct load {
     struct send_ids ids;
     int64_t start_us;
     int done_fd; /* an eventfd: the last thread has ended */
-    atomic_uint_least64_t next, accepted, failed, retrying;
+    atomic_uint_least64_t next, accepted, failed, retrying, retries;
     atomic_uint running;
     atomic_bool said[SEND_STATUSES + SEND_ERRORS]; /* kinds of failure that standard error has seen */
 };
@@ -217,6 +217,7 @@ static enum fate push_until_accepted(struct connection *c, uint64_t id)
             return UNFINISHED;
         }
         c->tally.retries++;
+        atomic_fetch_add(&c->load->retries, 1);
     }
     return ACCEPTED;
 }
@@ -294,13 +295,28 @@ static void show_progress(struct load *load)
             (unsigned long long)atomic_load(&load->failed));
 }
 
+/* A log that grows by a line every few seconds, and only while something is amiss. */
+static void tell_retries(struct load *load)
+{
+    uint64_t retrying = atomic_load(&load->retrying);
+    if (retrying > 0) {
+        command_complain("%llu of %llu accepted, %llu waiting for a retry, %llu retries so far, %llu failed",
+                         (unsigned long long)atomic_load(&load->accepted), (unsigned long long)load->options->count,
+                         (unsigned long long)retrying, (unsigned long long)atomic_load(&load->retries),
+                         (unsigned long long)atomic_load(&load->failed));
+    }
+}
+
 static void wait_until_done(struct load *load)
 {
     struct pollfd done = {.fd = load->done_fd, .events = POLLIN};
-    bool show = load->options->show_progress;
-    while (poll(&done, 1, show ? PROGRESS_MS : -1) <= 0) {
+    bool show = load->options->show_progress, tell = load->options->tell_retries;
+    int ready;
+    while ((ready = poll(&done, 1, show ? PROGRESS_MS : tell ? TELL_MS : -1)) <= 0) {
         if (show) {
             show_progress(load);
+        } else if (tell && ready == 0) {
+            tell_retries(load);
         }
     }
     fputs(show ? "\r\033[K" : "", stderr);

@@ -15,6 +15,7 @@ struct send_options {
     unsigned connections, retries;
     int64_t timeout_ms;
     bool show_progress; /* on standard error, a terminal */
+    bool tell_retries;  /* while events wait for one, a line on standard error every few seconds */
 };
 
 enum { SEND_STATUSES = 600, SEND_ERRORS = ERR_LIBRARY + 1 };

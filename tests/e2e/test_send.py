@@ -81,6 +81,8 @@ def test_an_event_is_pushed_again_ten_times_and_then_given_up(servers):
     summary = json.loads(done.stdout)
     assert (summary["failed"], summary["retries"], summary["errors"]) == (1, 10, {"503": 11})
     assert "503 as scripted" in done.stderr
+    told = re.findall(r"^meowbridge send: 0 of 1 accepted, 1 waiting for a retry, (\d+) retries so far, 0 failed$", done.stderr, re.M)
+    assert 3 <= len(told) == len(done.stderr.splitlines()) - 1 and told == sorted(told, key=int) and int(told[-1]) > int(told[0])
 
 
 def test_the_summary_counts_accepted_duplicates_and_failures_by_status(servers):
