@@ -20,8 +20,12 @@ compressed(${CMAKE_CURRENT_SOURCE_DIR}/CHANGELOG.md NEWS.md.gz ${CMAKE_INSTALL_D
 get_property(files GLOBAL PROPERTY compressed)
 add_custom_target(compressed ALL DEPENDS ${files})
 install(FILES ${debian}/copyright README.md README.zh-CN.md conf/meowbridge.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(FILES docs/operations.md docs/consumers.md docs/reliability.md docs/performance.md docs/asyncapi.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs)
-install(FILES conf/mosquitto/mosquitto.conf conf/mosquitto/acl conf/minimal.json DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
+install(FILES docs/operations.md docs/consumers.md docs/reliability.md docs/performance.md docs/asyncapi.yaml docs/page.png
+        DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs)
+# As they lie in conf: compose.yaml names its neighbours.
+install(FILES conf/minimal.json conf/alerts.yml conf/grafana.json conf/compose.yaml conf/kubernetes.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
+install(FILES conf/mosquitto/mosquitto.conf conf/mosquitto/container.conf conf/mosquitto/acl
+        DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/mosquitto)
 install(FILES conf/meowbridge.schema.json DESTINATION ${CMAKE_INSTALL_DATADIR}/meowbridge)
 install(FILES conf/bash-completion DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME meowbridge)
 if(CMAKE_INSTALL_PREFIX STREQUAL "/usr")

@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -62,15 +63,20 @@ def calls_of(name):
     return set().union(*(calls_of(line.strip()) for line in listed.splitlines()[1:] if line.strip() and line.strip()[0] != "#"))
 
 
+@pytest.fixture
+def reachable():
+    """A folder that other users can reach. Those above tmp_path another run of pytest closes to them whenever it begins."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield pathlib.Path(folder)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's rights, as the unit does")
-def test_the_bridge_runs_behind_the_filter_of_its_unit(tmp_path, broker):
+def test_the_bridge_runs_behind_the_filter_of_its_unit(reachable, broker):
     """A user of its own, no capability, the unit's calls, its secrets in $CREDENTIALS_DIRECTORY and nothing else."""
     import seccomp
 
-    os.chmod(tmp_path, 0o755)
-    for folder in [*tmp_path.parents][:2]:
-        os.chmod(folder, 0o755)
-    credentials, state = tmp_path / "credentials", tmp_path / "state"
+    credentials, state = reachable / "credentials", reachable / "state"
     for folder in (credentials, state):
         folder.mkdir(mode=0o700)
         os.chown(folder, 65532, 65532)
@@ -97,7 +103,7 @@ def test_the_bridge_runs_behind_the_filter_of_its_unit(tmp_path, broker):
     refused = refused_calls()
     assert {"capset", "mount", "setuid", "ptrace", "sched_setscheduler"} <= refused
     sanitizers_need = {"ptrace"}
-    log, program = tmp_path / "log", harness.binary_for_anybody(tmp_path)
+    log, program = reachable / "log", harness.binary_for_anybody(reachable)
     with open(log, "w") as out:
         process = subprocess.Popen(
             [program, "serve", "-c", str(config)], stdout=out, stderr=out, preexec_fn=enter, cwd=state,
