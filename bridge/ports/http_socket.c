@@ -96,11 +96,11 @@ static int add(struct http_socket *socket, int epoll_fd, int fd, const struct ep
     socket->data = event->data.u64;
     socket->is_parked = false;
     socket->is_awaited = true;
-    if (stayed && !socket->has_missed) {
+    if (stayed && !socket->missed) {
         return 0;
     }
     struct epoll_event own = {.events = event->events | EPOLLRDHUP, .data.u64 = MARK | (uint32_t)fd};
-    socket->has_missed = false;
+    socket->missed = 0;
     socket->epoll_fd = epoll_fd;
     socket->is_in_set = next()->epoll_ctl(epoll_fd, stayed ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &own) == 0;
     socket->is_awaited = socket->is_in_set;
@@ -113,7 +113,8 @@ static int take_out(struct http_socket *socket, int epoll_fd, int fd)
     if (socket->is_parked) {
         return 0;
     }
-    socket->is_in_set = socket->is_drained = socket->has_missed = false;
+    socket->is_in_set = socket->is_drained = false;
+    socket->missed = 0;
     return next()->epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
@@ -134,7 +135,7 @@ static bool note(struct http_socket *socket, struct epoll_event *event)
 {
     socket->is_drained = false;
     socket->has_ended = socket->has_ended || event->events & EPOLLRDHUP;
-    socket->has_missed = !socket->is_awaited;
+    socket->missed |= socket->is_awaited ? 0 : event->events;
     event->events &= ~(uint32_t)EPOLLRDHUP; /* which it did not ask for */
     event->data.u64 = socket->data;
     return socket->is_awaited;
@@ -169,6 +170,10 @@ static ssize_t receive(struct http_socket *socket, int fd, void *data, size_t si
     }
     ssize_t received = next()->recv(fd, data, size, flags);
     socket->is_drained = received > 0 && (size_t)received < size && socket->is_in_set && !socket->has_ended;
+    if (socket
+            ->is_drained) { /* the next request, behind an answer. That it can be written to is reported anew when it could not */
+        socket->missed &= ~(uint32_t)(EPOLLIN | EPOLLOUT);
+    }
     if (!socket->is_tls) {
         take(socket, data, received);
     }

@@ -37,7 +37,7 @@ struct http_socket {
     bool is_in_set;  /* of what the kernel watches */
     bool is_awaited; /* so libmicrohttpd believes; only then it is told of events */
     bool is_parked;  /* it may leave the set for libmicrohttpd alone */
-    bool has_missed; /* an event was held back */
+    uint32_t missed; /* events that were held back, but for bytes that were received meanwhile */
     bool is_drained; /* nothing to receive before the next event. Only in the set */
     bool has_ended;  /* the client sends no more */
 };

@@ -119,6 +119,39 @@ static void what_was_not_reported_while_it_was_parked_is_reported_behind(void **
     http_socket_close(fd);
 }
 
+/* The next request comes behind an answer, before libmicrohttpd has added the socket again, and is received all the same. */
+static void what_was_received_before_it_is_added_again_is_not_reported(void **state)
+{
+    (void)state;
+    add();
+    assert_event(EPOLLOUT);
+    park();
+    put("next");
+    assert_no_event();
+    assert_received("next");
+    park();
+    add();
+    assert_no_event();
+    put("more");
+    assert_event(EPOLLIN | EPOLLOUT);
+    http_socket_close(fd);
+}
+
+static void an_end_is_reported_though_bytes_were_received_meanwhile(void **state)
+{
+    (void)state;
+    add();
+    assert_event(EPOLLOUT);
+    park();
+    put("next");
+    assert_int_equal(shutdown(peer, SHUT_WR), 0);
+    assert_no_event();
+    assert_received("next");
+    add();
+    assert_event(EPOLLIN | EPOLLOUT);
+    http_socket_close(fd);
+}
+
 /* No event is made up: each would be a turn of the loop for nothing. */
 static void a_parked_socket_without_news_is_added_again_in_silence(void **state)
 {
@@ -269,6 +302,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         EACH(a_parked_socket_tells_nothing_before_it_is_added_again),
         EACH(what_was_not_reported_while_it_was_parked_is_reported_behind),
+        EACH(what_was_received_before_it_is_added_again_is_not_reported),
+        EACH(an_end_is_reported_though_bytes_were_received_meanwhile),
         EACH(a_parked_socket_without_news_is_added_again_in_silence),
         EACH(a_socket_that_is_not_parked_is_taken_out),
         EACH(a_drained_socket_is_not_asked_before_the_kernel_reports_it),
