@@ -321,9 +321,10 @@ static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
     *f = (struct file){.real = (sqlite3_file *)(f + 1)};
     f->real->pMethods = NULL;
     int status = layer.real->xOpen(layer.real, name, f->real, flags, out_flags);
-    if (f->real->pMethods) {
-        f->file.pMethods = flags & SQLITE_OPEN_WAL ? &log_methods : &database_methods;
+    if (!f->real->pMethods) {
+        return status == SQLITE_OK ? SQLITE_CANTOPEN : status; /* what is open has methods */
     }
+    f->file.pMethods = flags & SQLITE_OPEN_WAL ? &log_methods : &database_methods;
     return status == SQLITE_OK && flags & SQLITE_OPEN_WAL ? prepare_log(f) : status;
 }
 
