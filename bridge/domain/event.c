@@ -552,10 +552,10 @@ enum { LABEL_SEPARATOR = '\n' };
 /* Where the first fields stand in the body. A loop of its own, since every event that is stored passes here. */
 static bool read_spans(struct slice head, struct slice body, struct slice spans[FIELD_NAME + 1])
 {
-    const unsigned char *at = (const unsigned char *)head.data, *end = at + head.size;
-    if (at == end || *at++ != HEAD_VERSION) {
+    if (head.size == 0 || body.size == 0 || head.data[0] != HEAD_VERSION) {
         return false;
     }
+    const unsigned char *at = (const unsigned char *)head.data + 1, *end = (const unsigned char *)head.data + head.size;
     for (size_t i = 0; i <= FIELD_NAME; i++) {
         uint64_t numbers[2] = {0, 0};
         for (int n = 0; n < 2; n++) {
