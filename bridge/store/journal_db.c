@@ -1196,18 +1196,10 @@ static bool read_look(struct db *db, enum statement id, struct db_look *out)
     return column_key(db, id, 4, out->key);
 }
 
-enum err db_look(struct db *db, const struct db_looking *looking, bool (*each)(void *ctx, const struct db_look *row), void *ctx,
-                 struct error *why)
+/* Of a statement that is bound, until there are no more or each says no. */
+static enum err tell_rows(struct db *db, enum statement id, bool (*each)(void *ctx, const struct db_look *row), void *ctx,
+                          struct error *why)
 {
-    const bool down = looking->newest_first, dead = looking->kinds == DB_DEAD;
-    const enum statement id = dead ? (down ? DEAD_DOWN : DEAD_UP) : (down ? LOOK_DOWN : LOOK_UP);
-    bind_u64(db, id, 1, looking->after > INT64_MAX ? INT64_MAX : looking->after);
-    bind_u64(db, id, 2, looking->upto > INT64_MAX ? INT64_MAX : looking->upto);
-    bind_i64(db, id, 3, looking->since_ms);
-    bind_i64(db, id, 4, looking->until_ms);
-    if (!dead) {
-        bind_i64(db, id, 5, looking->kinds == DB_ALL);
-    }
     bool row, goes_on = true;
     enum err code = ERR_NONE;
     while (goes_on && (code = next_row(db, id, &row, why)) == ERR_NONE && row) {
@@ -1222,23 +1214,27 @@ enum err db_look(struct db *db, const struct db_looking *looking, bool (*each)(v
     return code;
 }
 
+enum err db_look(struct db *db, const struct db_looking *looking, bool (*each)(void *ctx, const struct db_look *row), void *ctx,
+                 struct error *why)
+{
+    const bool down = looking->newest_first, dead = looking->kinds == DB_DEAD;
+    const enum statement id = dead ? (down ? DEAD_DOWN : DEAD_UP) : (down ? LOOK_DOWN : LOOK_UP);
+    bind_u64(db, id, 1, looking->after > INT64_MAX ? INT64_MAX : looking->after);
+    bind_u64(db, id, 2, looking->upto > INT64_MAX ? INT64_MAX : looking->upto);
+    bind_i64(db, id, 3, looking->since_ms);
+    bind_i64(db, id, 4, looking->until_ms);
+    if (!dead) {
+        bind_i64(db, id, 5, looking->kinds == DB_ALL);
+    }
+    return tell_rows(db, id, each, ctx, why);
+}
+
 enum err db_stretch_read(struct db *db, uint64_t from, uint64_t end, bool (*each)(void *ctx, const struct db_look *row),
                          void *ctx, struct error *why)
 {
     bind_u64(db, STRETCH_READ, 1, from);
     bind_u64(db, STRETCH_READ, 2, end);
-    bool row, goes_on = true;
-    enum err code = ERR_NONE;
-    while (goes_on && (code = next_row(db, STRETCH_READ, &row, why)) == ERR_NONE && row) {
-        struct db_look look;
-        if (!read_look(db, STRETCH_READ, &look)) {
-            code = fail(db, SQLITE_CORRUPT, why);
-            break;
-        }
-        goes_on = each(ctx, &look);
-    }
-    sqlite3_reset(db->prepared[STRETCH_READ]);
-    return code;
+    return tell_rows(db, STRETCH_READ, each, ctx, why);
 }
 
 enum err db_look_one(struct db *db, uint64_t seq, struct db_look *out, bool *found, struct error *why)

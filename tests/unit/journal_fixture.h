@@ -266,8 +266,7 @@ static void make_fixture(struct fixture *f)
     *f = (struct fixture){.options = {.retention_ms = 3600 * 1000, .label = label_by_number}};
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->noted, NULL);
-    snprintf(f->dir, sizeof f->dir, "/tmp/meowbridge-test-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    make_folder(f->dir, sizeof f->dir);
     snprintf(f->path, sizeof f->path, "%s/journal.db", f->dir);
     f->options.path = f->path;
 }
@@ -361,8 +360,8 @@ SHARED void change(struct fixture *f, const char *sql)
     sqlite3_close(handle);
 }
 
-/* One integer by SQL, through a connection of the test's own. */
-SHARED int64_t ask(struct fixture *f, const char *sql)
+/* A statement on a connection of the test's own, which changes nothing. */
+static sqlite3_stmt *query(struct fixture *f, const char *sql)
 {
     sqlite3 *handle;
     sqlite3_stmt *statement;
@@ -370,10 +369,23 @@ SHARED int64_t ask(struct fixture *f, const char *sql)
     sqlite3_busy_timeout(handle, 5000);
     sqlite3_db_config(handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     assert_int_equal(sqlite3_prepare_v2(handle, sql, -1, &statement, NULL), SQLITE_OK);
-    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
-    int64_t value = sqlite3_column_int64(statement, 0);
+    return statement;
+}
+
+static void end_query(sqlite3_stmt *statement)
+{
+    sqlite3 *handle = sqlite3_db_handle(statement);
     sqlite3_finalize(statement);
     sqlite3_close(handle);
+}
+
+/* One integer by SQL. */
+SHARED int64_t ask(struct fixture *f, const char *sql)
+{
+    sqlite3_stmt *statement = query(f, sql);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    int64_t value = sqlite3_column_int64(statement, 0);
+    end_query(statement);
     return value;
 }
 
@@ -383,12 +395,7 @@ SHARED int64_t check_stretches(struct fixture *f)
     static const char sql[] =
         "SELECT accepted BETWEEN earliest AND latest, labels, body FROM (SELECT seq, accepted, body FROM events UNION ALL"
         " SELECT seq, accepted, body FROM dead) AS e JOIN stretches ON number = e.seq / 256";
-    sqlite3 *handle;
-    sqlite3_stmt *statement;
-    assert_int_equal(sqlite3_open_v2(f->path, &handle, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
-    sqlite3_busy_timeout(handle, 5000);
-    sqlite3_db_config(handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    assert_int_equal(sqlite3_prepare_v2(handle, sql, -1, &statement, NULL), SQLITE_OK);
+    sqlite3_stmt *statement = query(f, sql);
     while (sqlite3_step(statement) == SQLITE_ROW) {
         uint64_t number;
         const char *labels = sqlite3_column_blob(statement, 1);
@@ -397,8 +404,7 @@ SHARED int64_t check_stretches(struct fixture *f)
         assert_int_equal(sqlite3_column_int(statement, 0), 1);
         assert_true(size == 0 || memchr(labels, letter_of(number), (size_t)size));
     }
-    sqlite3_finalize(statement);
-    sqlite3_close(handle);
+    end_query(statement);
     return ask(f, "SELECT count(*) FROM stretches");
 }
 

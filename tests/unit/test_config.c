@@ -13,7 +13,7 @@
 
 /* Each test runs in a fresh directory of its own, without any MEOWBRIDGE_ variable, so that "c.json" is the file's whole name in
  * an error. */
-static char directory[] = "/tmp/meowbridge-config-XXXXXX";
+static char directory[64];
 
 static void clear_variables(void)
 {
@@ -34,8 +34,8 @@ static int enter(void **state)
     (void)state;
     umask(077);
     clear_variables();
-    snprintf(directory, sizeof directory, "/tmp/meowbridge-config-XXXXXX");
-    return mkdtemp(directory) && chdir(directory) == 0 ? 0 : -1;
+    make_folder(directory, sizeof directory);
+    return chdir(directory);
 }
 
 static int leave(void **state)

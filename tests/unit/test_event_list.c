@@ -60,8 +60,7 @@ static void put(struct fixture *f, const char *id, const char *name, const char 
 static void begin(struct fixture *f)
 {
     struct error why;
-    snprintf(f->dir, sizeof f->dir, "/tmp/meowbridge-test-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    make_folder(f->dir, sizeof f->dir);
     snprintf(f->path, sizeof f->path, "%s/j", f->dir);
     const struct journal_options options = {f->path, 3600000, 0, event_label};
     const struct journal_hooks hooks = {ignore_batch, NULL, ignore, NULL};

@@ -793,8 +793,8 @@ static void looking_up_a_name_counts_against_the_deadline(void **state)
 static void a_unix_socket_is_spoken_to_alike(void **state)
 {
     (void)state;
-    char directory[] = "/tmp/http_client.XXXXXX", url[200];
-    assert_non_null(mkdtemp(directory));
+    char directory[64], url[200];
+    make_folder(directory, sizeof directory);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof address.sun_path, "%s/s", directory);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -912,8 +912,8 @@ static struct server *serve_tls(SSL_CTX *context, const char *host, void (*scrip
 static void tls_is_spoken_to_whoever_proves_the_name(void **state)
 {
     (void)state;
-    char directory[] = "/tmp/http_client.XXXXXX", pem[100];
-    assert_non_null(mkdtemp(directory));
+    char directory[64], pem[100];
+    make_folder(directory, sizeof directory);
     snprintf(pem, sizeof pem, "%s/ca.pem", directory);
     SSL_CTX *context = make_tls_server(pem, "DNS:localhost");
 
@@ -1011,8 +1011,8 @@ static void half_over_tls(struct server *s)
 static void an_answer_that_ends_with_the_connection_must_end_tls_too(void **state)
 {
     (void)state;
-    char directory[] = "/tmp/http_client.XXXXXX", pem[100];
-    assert_non_null(mkdtemp(directory));
+    char directory[64], pem[100];
+    make_folder(directory, sizeof directory);
     snprintf(pem, sizeof pem, "%s/ca.pem", directory);
     SSL_CTX *context = make_tls_server(pem, "DNS:localhost");
     struct server *s = serve_tls(context, "127.0.0.1", half_over_tls);

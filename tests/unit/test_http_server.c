@@ -1898,8 +1898,7 @@ static int make_files(void **state)
 {
     (void)state;
     signal(SIGPIPE, SIG_IGN);
-    strcpy(directory, "/tmp/test_http_server.XXXXXX");
-    assert_non_null(mkdtemp(directory));
+    make_folder(directory, sizeof directory);
     snprintf(socket_path, sizeof socket_path, "%s/http.sock", directory);
     static const char *const names[] = {"first", "second"};
     for (unsigned i = 0; i < 2; i++) {

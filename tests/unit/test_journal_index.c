@@ -65,8 +65,7 @@ static struct bench *begin(uint64_t seed)
     for (size_t i = 0; i < KEYS; i++) {
         b->model[i] = NEVER;
     }
-    snprintf(b->dir, sizeof b->dir, "/tmp/meowbridge-test-XXXXXX");
-    assert_non_null(mkdtemp(b->dir));
+    make_folder(b->dir, sizeof b->dir);
     snprintf(b->path, sizeof b->path, "%s/journal.db", b->dir);
     struct error why;
     struct file_look look;

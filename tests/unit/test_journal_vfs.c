@@ -97,8 +97,7 @@ static void make_place(struct log *log)
     beneath.writes = 0;
     beneath.fail_in = NEVER;
     beneath.failing_syncs = 0;
-    snprintf(log->dir, sizeof log->dir, "/tmp/meowbridge-test-XXXXXX");
-    assert_non_null(mkdtemp(log->dir));
+    make_folder(log->dir, sizeof log->dir);
     snprintf(log->database, sizeof log->database, "%s/db", log->dir);
     snprintf(log->path, sizeof log->path, "%s/db-wal", log->dir);
 }

@@ -83,8 +83,8 @@ static void states_arrive_at_a_path_also_after_it_was_made_anew(void **state)
     (void)state;
     struct supervisor s;
     struct error why = {0};
-    char folder[] = "/tmp/meowbridge-XXXXXX", path[64];
-    assert_non_null(mkdtemp(folder));
+    char folder[64], path[100];
+    make_folder(folder, sizeof folder);
     snprintf(path, sizeof path, "%s/notify", folder);
     setenv("NOTIFY_SOCKET", path, 1);
     assert_opens(&s);
