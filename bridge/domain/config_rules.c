@@ -2,6 +2,7 @@
  * options. A rule is not judged where one of its options was refused already: one mistake, one error. */
 #include "config_internal.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,18 +18,13 @@ static void warn_of_readers(struct loader *l, struct scope *scope, size_t index,
     }
 }
 
-static bool is_space(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
 /* It counts, as some password may need it, but is nearly always copied along by mistake, and nobody sees it. */
 static void warn_of_space(struct loader *l, struct scope *scope, size_t index, const struct secret *secret)
 {
     char text[128];
     const struct option *option = &scope->table->options[index];
-    bool at_start = secret->size > 0 && is_space(secret->data[0]);
-    bool at_end = secret->size > 0 && is_space(secret->data[secret->size - 1]);
+    bool at_start = secret->size > 0 && isspace((unsigned char)secret->data[0]);
+    bool at_end = secret->size > 0 && isspace((unsigned char)secret->data[secret->size - 1]);
     if (at_start || at_end) {
         snprintf(text, sizeof text, "%s%s%s%s with white space, which counts%s",
                  option->type == OPTION_SECRET_FILE ? "holds a secret that " : "", at_start ? "begins" : "",

@@ -25,6 +25,7 @@
 #define TRACESTATE_MAX_MEMBERS 32
 
 enum field_type { FIELD_ID, FIELD_STRING, FIELD_ANY };
+enum { FIELD_APP_ID = 2, FIELD_NAME = 3 }; /* those two in the table, and in every stored head */
 
 static const struct field {
     struct slice name;
@@ -34,14 +35,13 @@ static const struct field {
 } fields[] = {
     {{"id", 2}, offsetof(struct event, id), FIELD_ID, false},
     {{"webhookId", 9}, offsetof(struct event, webhook_id), FIELD_ID, false},
-    {{"appId", 5}, offsetof(struct event, app_id), FIELD_ID, false},
-    {{"event", 5}, offsetof(struct event, name), FIELD_STRING, false},
+    [FIELD_APP_ID] = {{"appId", 5}, offsetof(struct event, app_id), FIELD_ID, false},
+    [FIELD_NAME] = {{"event", 5}, offsetof(struct event, name), FIELD_STRING, false},
     {{"objectId", 8}, offsetof(struct event, object_id), FIELD_ID, true},
     {{"payload", 7}, offsetof(struct event, payload), FIELD_ANY, false},
     {{"pushTime", 8}, offsetof(struct event, push_time), FIELD_STRING, true},
 };
 #define FIELD_COUNT (sizeof fields / sizeof fields[0])
-enum { FIELD_APP_ID = 2, FIELD_NAME = 3 }; /* where those two stand in the table */
 
 struct members {
     struct json_value object;
@@ -460,16 +460,14 @@ static struct slice take_bytes(struct reader *r, uint64_t size)
 
 static uint64_t take_integer(struct reader *r)
 {
+    const unsigned char *at = (const unsigned char *)r->rest.data;
     uint64_t value = 0;
-    for (unsigned shift = 0; shift < 63; shift += 7) {
-        struct slice byte = take_bytes(r, 1);
-        if (r->failed) {
-            return 0;
-        }
-        value |= (uint64_t)(byte.data[0] & 0x7f) << shift;
-        if (!(byte.data[0] & 0x80)) {
-            r->failed = byte.data[0] == 0 && shift > 0; /* there is one way to write a number */
-            return value;
+    for (size_t i = 0; i < 9 && i < r->rest.size; i++) {
+        value |= (uint64_t)(at[i] & 0x7f) << 7 * i;
+        if (!(at[i] & 0x80)) {
+            r->failed = r->failed || (at[i] == 0 && i > 0); /* there is one way to write a number */
+            r->rest = (struct slice){r->rest.data + i + 1, r->rest.size - i - 1};
+            return r->failed ? 0 : value;
         }
     }
     r->failed = true;
@@ -549,37 +547,15 @@ enum err event_decode(struct event *out, struct slice head, struct slice body, s
 
 enum { LABEL_SEPARATOR = '\n' };
 
-/* Where the first fields stand in the body. A loop of its own, since every event that is stored passes here. */
-static bool read_spans(struct slice head, struct slice body, struct slice spans[FIELD_NAME + 1])
-{
-    if (head.size == 0 || body.size == 0 || head.data[0] != HEAD_VERSION) {
-        return false;
-    }
-    const unsigned char *at = (const unsigned char *)head.data + 1, *end = (const unsigned char *)head.data + head.size;
-    for (size_t i = 0; i <= FIELD_NAME; i++) {
-        uint64_t numbers[2] = {0, 0};
-        for (int n = 0; n < 2; n++) {
-            unsigned shift = 0;
-            do {
-                if (at == end || shift > 56) {
-                    return false;
-                }
-                numbers[n] |= (uint64_t)(*at & 0x7f) << shift;
-                shift += 7;
-            } while (*at++ & 0x80);
-        }
-        if (numbers[0] > body.size || numbers[1] > body.size - numbers[0]) {
-            return false;
-        }
-        spans[i] = (struct slice){body.data + numbers[0], (size_t)numbers[1]};
-    }
-    return true;
-}
-
 bool event_label(struct slice head, struct slice body, struct buf *out)
 {
-    struct slice spans[FIELD_NAME + 1];
-    if (!read_spans(head, body, spans)) {
+    struct reader r = {.rest = head};
+    struct slice version = take_bytes(&r, 1), spans[FIELD_NAME + 1];
+    r.failed = r.failed || version.data[0] != HEAD_VERSION;
+    for (size_t i = 0; i <= FIELD_NAME; i++) {
+        spans[i] = take_span(&r, body);
+    }
+    if (r.failed) {
         return false;
     }
     const struct slice app_id = spans[FIELD_APP_ID], name = spans[FIELD_NAME];

@@ -118,7 +118,6 @@ struct db_stretch {
 /* Makes the table where an earlier version left none. Before any other of these but db_stretch_walk. */
 MUST_CHECK enum err db_stretches_create(struct db *db, struct error *why);
 MUST_CHECK enum err db_stretch_put(struct db *db, const struct db_stretch *stretch, struct error *why);
-MUST_CHECK enum err db_stretch_is_there(struct db *db, uint64_t number, bool *out, struct error *why);
 /* Calls each for the stretches that are written down with first <= number <= last, in order, until it returns false. */
 MUST_CHECK enum err db_stretch_walk(struct db *db, uint64_t first, uint64_t last, bool newest_first,
                                     bool (*each)(void *ctx, const struct db_stretch *stretch), void *ctx, struct error *why);

@@ -796,8 +796,7 @@ static bool pass_stretch(void *ctx, const struct db_stretch *stretch)
 {
     struct passing *passing = ctx;
     const struct journal_replay *replay = passing->replay;
-    const bool is_out = stretch->latest_ms < replay->since_ms || stretch->earliest_ms >= replay->until_ms;
-    if (stretch->number * DB_STRETCH > passing->next || !is_out) {
+    if (stretch->number * DB_STRETCH > passing->next || stretch_overlaps(stretch, replay->since_ms, replay->until_ms)) {
         return false;
     }
     passing->next = (stretch->number + 1) * DB_STRETCH;
@@ -1044,7 +1043,6 @@ static bool has_work(const struct batch *batch)
     return batch->rows > 0 || batch->burial_count > 0 || batch->must_save;
 }
 
-/* Waits for work and takes it. False when the journal stops and all is done that can be. */
 /* A commit costs much the same however many events it has, and a thread that sleeps must be woken: so whoever is about to hand
  * over goes first. With nobody there that costs a microsecond or two. */
 static void let_others_go_first(struct sqlite_journal *j)
@@ -1056,6 +1054,7 @@ static void let_others_go_first(struct sqlite_journal *j)
     }
 }
 
+/* Waits for work and takes it. False when the journal stops and all is done that can be. */
 static bool collect(struct sqlite_journal *j, struct heartbeat *heartbeat, struct batch *batch)
 {
     pthread_mutex_lock(&j->lock);

@@ -2,6 +2,8 @@
  * at all: they are not known (too many, too long, or an event had none to tell), so any may be there. */
 #include "journal_stretch.h"
 
+#include "meowbridge/log.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,6 +125,25 @@ static enum err put(struct stretches *s, const struct gathering *g, uint64_t num
     return db_stretch_put(s->db, &stretch, why);
 }
 
+/* --- what is written of a stretch --- */
+
+bool stretch_overlaps(const struct db_stretch *stretch, int64_t since_ms, int64_t until_ms)
+{
+    return stretch->latest_ms >= since_ms && stretch->earliest_ms < until_ms;
+}
+
+bool stretch_take_label(struct slice *labels, struct slice *label)
+{
+    const uint8_t *bytes = (const uint8_t *)labels->data;
+    size_t size = labels->size < 2 ? 0 : (size_t)bytes[0] | (size_t)bytes[1] << 8;
+    if (size == 0 || size > labels->size - 2) {
+        return false;
+    }
+    *label = (struct slice){labels->data + 2, size};
+    *labels = (struct slice){label->data + size, labels->size - 2 - size};
+    return true;
+}
+
 /* --- opening --- */
 
 struct stretches *stretches_open(struct db *db, journal_label *label)
@@ -241,19 +262,42 @@ static enum err write_stretch(struct stretches *s, struct error *why)
     return code;
 }
 
+struct passing {
+    struct stretches *stretches;
+    size_t count;
+};
+
+static bool pass_written(void *ctx, const struct db_stretch *stretch)
+{
+    struct passing *passing = ctx;
+    if (stretch->number != passing->stretches->filled) {
+        return false;
+    }
+    passing->stretches->filled++;
+    return ++passing->count < STEP_KNOWN;
+}
+
+/* What cannot be read is nobody's trouble before somebody looks for it: the stretch stays unwritten, and upkeep goes on behind it. */
+static enum err give_up(struct stretches *s, const struct error *why)
+{
+    log_warn("a part of the journal cannot be read, looking for something rare will try it each time",
+             LOG_INT("first", (int64_t)first_of(s->filled)), LOG_STR("reason", why->text));
+    s->filled++;
+    return ERR_NONE;
+}
+
 enum err stretches_step(struct stretches *s, uint64_t last_seq, struct error *why)
 {
-    bool is_there = true;
-    enum err code = ERR_NONE;
-    for (int n = 0; n < STEP_KNOWN && is_there && code == ERR_NONE && first_of(s->filled + 1) <= last_seq + 1; n++) {
-        code = db_stretch_is_there(s->db, s->filled, &is_there, why);
-        s->filled += code == ERR_NONE && is_there;
-    }
-    if (code != ERR_NONE || is_there) {
+    struct passing passing = {.stretches = s};
+    enum err code = db_stretch_walk(s->db, s->filled, last_seq / DB_STRETCH, false, pass_written, &passing, why);
+    if (code != ERR_NONE || passing.count == STEP_KNOWN || first_of(s->filled + 1) > last_seq + 1) {
         return code;
     }
     bool is_whole;
     code = read_stretch(s, &is_whole, why);
+    if (code != ERR_NONE && code != ERR_MEMORY) {
+        return give_up(s, why);
+    }
     if (code == ERR_NONE && is_whole && !s->past.is_empty) {
         code = write_stretch(s, why);
     }

@@ -21,6 +21,13 @@ struct stretches;
 struct stretches *stretches_open(struct db *db, journal_label *label);
 void stretches_close(struct stretches **stretches); /* accepts NULL */
 
+/* --- what is written of a stretch --- */
+
+/* May one of its events have been accepted in since <= time < until? */
+bool stretch_overlaps(const struct db_stretch *stretch, int64_t since_ms, int64_t until_ms);
+/* Takes the next of its labels, of which there must be some. False if they are damaged. */
+bool stretch_take_label(struct slice *labels, struct slice *label);
+
 /* --- a batch: within one transaction of the caller's --- */
 
 /* Of an event that the transaction stores, its seq set. */

@@ -17,7 +17,7 @@
  *  V1  When the write of the last piece of a commit is done, nothing is gathered any more: what SQLite then syncs, or shows to
  *      other connections unsynced, is in the file. So what is gathered is of no commit, and can be lost without harm.
  *  V2  The file is read, measured, cut or synced only when nothing is gathered any more.
- *  V3  Writes reach the file in SQLite's order, each byte once.
+ *  V3  Writes reach the file in SQLite's order, each byte once but for V5 and V6.
  *  V4  If writing what was gathered fails, the operation that asked for it fails with the default's code, and what was gathered is
  *      forgotten: SQLite then rolls back, and writes these frames' places anew.
  *  V5  A sync that succeeds has synced all that was written before it, also what an earlier one failed to sync: then those bytes

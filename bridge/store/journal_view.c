@@ -4,6 +4,7 @@
 #include "meowbridge/journal_view.h"
 
 #include "journal_db.h"
+#include "journal_stretch.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -234,32 +235,19 @@ struct passing {
     struct error *why;
 };
 
-/* True if the sizes in it fit. */
-static bool next_label(struct slice *labels, struct slice *label)
-{
-    const uint8_t *bytes = (const uint8_t *)labels->data;
-    size_t size = labels->size < 2 ? 0 : (size_t)bytes[0] | (size_t)bytes[1] << 8;
-    if (size == 0 || size > labels->size - 2) {
-        return false;
-    }
-    *label = (struct slice){labels->data + 2, size};
-    *labels = (struct slice){label->data + size, labels->size - 2 - size};
-    return true;
-}
-
 static bool bears_wanted(const struct journal_view_filter *filter, struct slice labels)
 {
     struct slice label;
     bool wants = labels.size == 0;
     while (!wants && labels.size > 0) {
-        wants = !next_label(&labels, &label) || filter->wants(filter->wants_ctx, label);
+        wants = !stretch_take_label(&labels, &label) || filter->wants(filter->wants_ctx, label);
     }
     return wants;
 }
 
 static bool may_hold(const struct journal_view_filter *filter, const struct db_stretch *stretch)
 {
-    return stretch->latest_ms >= filter->since_ms && stretch->earliest_ms < filter->until_ms &&
+    return stretch_overlaps(stretch, filter->since_ms, filter->until_ms) &&
            (!filter->wants || bears_wanted(filter, stretch->labels));
 }
 
@@ -274,15 +262,15 @@ static void look_down_to(struct passing *passing, uint64_t seq)
     passing->looking.upto = least(passing->looking.upto, looking.after);
 }
 
-/* When nothing more is to be visited, it goes on only to find out whether there is anything. */
+/* Behind a stop it goes on only to find out whether there is anything more, and no further than it might have gone without. */
 static void pass_over(struct passing *passing, uint64_t first)
 {
     struct walk *walk = passing->walk;
     const uint64_t last = first > passing->looking.after ? first : passing->looking.after + 1;
-    walk->has_more = !walk->stopped && walk->left == 0;
-    if (!walk->stopped && walk->left > 0) {
+    walk->has_more = walk->left == 0;
+    if (walk->left > 0) {
         walk->left--;
-        walk->last = last;
+        walk->last = walk->stopped ? walk->last : last;
     }
     passing->looking.upto = last - 1;
 }

@@ -90,16 +90,21 @@ uint64_t metrics_get(enum metric metric)
     return get(&cells[metric]);
 }
 
-void metrics_observe(enum metric_histogram histogram, int64_t value)
+static size_t bucket_of(const struct bounds *b, int64_t value)
 {
-    ASSERT(histogram < HISTOGRAM_COUNT);
-    const struct bounds *b = &bounds[histogram];
-    struct histogram_cells *h = &histogram_cells[histogram];
     size_t bucket = 0;
-    value = value > 0 ? value : 0;
     while (bucket < b->count && value > b->upper[bucket]) {
         bucket++;
     }
+    return bucket;
+}
+
+void metrics_observe(enum metric_histogram histogram, int64_t value)
+{
+    ASSERT(histogram < HISTOGRAM_COUNT);
+    struct histogram_cells *h = &histogram_cells[histogram];
+    value = value > 0 ? value : 0;
+    size_t bucket = bucket_of(&bounds[histogram], value);
     atomic_fetch_add_explicit(&h->counts[bucket], 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&h->sum, (uint64_t)value, memory_order_relaxed);
 }
@@ -139,11 +144,7 @@ int64_t metrics_bucket_bound(enum metric_histogram histogram, int64_t value)
 {
     ASSERT(histogram < HISTOGRAM_COUNT);
     const struct bounds *b = &bounds[histogram];
-    size_t bucket = 0;
-    while (bucket < b->count && value > b->upper[bucket]) {
-        bucket++;
-    }
-    return value < b->upper[b->count - 1] ? b->upper[bucket] : -1;
+    return value < b->upper[b->count - 1] ? b->upper[bucket_of(b, value)] : -1;
 }
 
 /* --- apps --- */

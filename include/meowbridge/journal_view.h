@@ -58,10 +58,10 @@ struct journal_view_filter {
 #define JOURNAL_VIEW_ALL ((struct journal_view_filter){.since_ms = INT64_MIN, .until_ms = INT64_MAX, .before = UINT64_MAX})
 
 /* Calls each for the events that the filter lets through, newest first, until it returns false or max events or 64 MiB of them
- * were visited: each may be choosy, and the work is bounded all the same; a stretch that is passed over counts as one. What it is handed is valid during the call. *next is
- * the filter's before for going on behind the last one visited, or 0 if there is nothing left. The bounds in time are found
- * by bisection, not by reading what lies outside; an event that was accepted while the clock was off by more than an hour may
- * be left out by them. */
+ * were visited: each may be choosy, and the work is bounded all the same; a stretch that is passed over counts as one. What it is
+ * handed is valid during the call. *next is the filter's before for going on behind the last one visited, or 0 if there is nothing
+ * left. The bounds in time are found by bisection, not by reading what lies outside; an event that was accepted while the clock
+ * was off by more than an hour may be left out by them. */
 typedef bool journal_view_each(void *ctx, const struct journal_view_event *event);
 MUST_CHECK enum err journal_view_walk(struct journal_view *view, const struct journal_view_filter *filter, size_t max,
                                       journal_view_each *each, void *ctx, uint64_t *next, struct error *why);

@@ -137,7 +137,7 @@ void metrics_sample(enum metric_histogram histogram, struct metrics_sample *out)
 int64_t metrics_quantile(enum metric_histogram histogram, const struct metrics_sample *before,
                          const struct metrics_sample *after, double share);
 /* The bound, as stored, of the bucket that a value such as metrics_quantile gives lies in: what was counted there is no more than
- * this. -1: it lies above all bounds. */
+ * this. -1: it is the last bound, or lies above it. */
 int64_t metrics_bucket_bound(enum metric_histogram histogram, int64_t value);
 
 /* The place of an app's series ("*" for one that takes any appId), made at its first mention and kept for the life of the process; ids beyond the first 127 share

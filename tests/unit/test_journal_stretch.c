@@ -9,13 +9,14 @@ struct look {
     const char *letters; /* wanted */
     uint64_t seqs[STRETCH * 20];
     enum journal_event_state states[STRETCH * 20];
-    size_t count, visited, stop_at;
+    size_t count, visited, stop_at, asked;
     uint64_t next;
 };
 
 static bool wants(void *ctx, struct slice label)
 {
-    const struct look *look = ctx;
+    struct look *look = ctx;
+    look->asked++;
     assert_int_equal(label.size, 1);
     return strchr(look->letters, label.data[0]) != NULL;
 }
@@ -40,7 +41,7 @@ static void look_at(struct fixture *f, struct look *look, struct journal_view_fi
     struct journal_view *view;
     filter.wants = passes_over ? wants : NULL;
     filter.wants_ctx = look;
-    look->count = look->visited = 0;
+    look->count = look->visited = look->asked = 0;
     if (journal_view_open(&view, f->path, &why) != ERR_NONE ||
         journal_view_walk(view, &filter, max, visit, look, &look->next, &why) != ERR_NONE) {
         fail_msg("%s", why.text);
@@ -82,6 +83,25 @@ static void a_stretch_of_other_labels_is_not_read(void **unused)
     look.letters = "-";
     look_at(&f, &look, JOURNAL_VIEW_ALL, true, SIZE_MAX);
     assert_int_equal(look.visited, 5000 % STRETCH + 1);
+    end(&f);
+}
+
+/* Whoever has enough does not wait for a look at all the rest. */
+static void what_lies_behind_a_stop_is_looked_through_no_further_than_asked(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    struct look look = {.letters = "p", .stop_at = 1};
+    struct journal_view_filter filter = JOURNAL_VIEW_ALL;
+    begin(&f);
+    fill(&f, 1, 5000);
+    change(&f, "UPDATE stretches SET labels = x'01007a' WHERE number < 18"); /* none of them wanted */
+    filter.before = 18 * STRETCH + 1;
+    look_at(&f, &look, filter, true, 3);
+    assert_int_equal(look.count, 1);
+    assert_int_equal(look.seqs[0], 18 * STRETCH);
+    assert_int_equal(look.next, 18 * STRETCH);
+    assert_true(look.asked <= 5);
     end(&f);
 }
 
@@ -141,6 +161,25 @@ static void a_journal_without_stretches_is_looked_at_and_gets_them(void **unused
     assert_true(after.visited < 1500);
     fill(&f, 3001, 1000);
     assert_int_equal(check_stretches(&f), 4000 / STRETCH);
+    end(&f);
+}
+
+/* By reading on, and by leaving the other upkeep alone. */
+static void a_stretch_that_cannot_be_read_holds_up_nothing(void **unused)
+{
+    (void)unused;
+    struct fixture f;
+    begin(&f);
+    fill(&f, 1, 3000);
+    publish(&f, 3000);
+    WAIT_FOR(ask(&f, "SELECT cursor FROM state") == 3000);
+    journal_close(&f.journal);
+    change(&f, "DROP TABLE stretches; UPDATE events SET key = x'00' WHERE seq = 300; UPDATE state SET indexed = 3000");
+    start(&f);
+    WAIT_FOR(ask(&f, "SELECT count(*) FROM stretches") == 3000 / STRETCH - 1);
+    assert_int_equal(ask(&f, "SELECT count(*) FROM stretches WHERE number = 1"), 0);
+    fill(&f, 3001, 1000);
+    assert_int_equal(ask(&f, "SELECT count(*) FROM stretches"), 4000 / STRETCH - 1);
     end(&f);
 }
 
@@ -407,8 +446,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_stretch_of_other_labels_is_not_read),
+        cmocka_unit_test(what_lies_behind_a_stop_is_looked_through_no_further_than_asked),
         cmocka_unit_test(a_stretch_of_other_times_is_not_read),
         cmocka_unit_test(a_journal_without_stretches_is_looked_at_and_gets_them),
+        cmocka_unit_test(a_stretch_that_cannot_be_read_holds_up_nothing),
         cmocka_unit_test(a_stretch_that_a_restart_cut_in_two_is_read_again),
         cmocka_unit_test(what_an_earlier_version_stored_in_between_is_read_again),
         cmocka_unit_test(large_events_are_read_again_over_several_steps),
