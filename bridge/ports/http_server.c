@@ -194,6 +194,7 @@ static void take_resumed(struct http_loop *loop)
             r->connection->is_early = true;
             http_request_cut(r->connection);
         }
+        http_socket_unpark(&r->connection->socket);
         MHD_resume_connection(r->connection->mhd);
         r = next;
     }

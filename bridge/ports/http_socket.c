@@ -77,11 +77,19 @@ void http_socket_park(struct http_socket *socket)
     socket->is_parked = true;
 }
 
+void http_socket_unpark(struct http_socket *socket)
+{
+    socket->is_parked = false;
+}
+
 /* --- the epoll set --- */
 
 /* An event's data, so that events of sockets are known from others. Pointers do not have it in their upper half: libmicrohttpd's
  * own events carry those. */
 #define MARK ((uint64_t)0x6d656f77 << 32)
+
+/* What libmicrohttpd finds out by itself: it reads and writes a connection that is resumed without being told that it can. */
+#define TRIED_ANYWAY ((uint32_t)(EPOLLIN | EPOLLOUT | EPOLLRDHUP))
 
 static struct http_socket *socket_of(int epoll_fd, const struct epoll_event *event)
 {
@@ -94,13 +102,12 @@ static int add(struct http_socket *socket, int epoll_fd, int fd, const struct ep
 {
     bool stayed = socket->is_in_set;
     socket->data = event->data.u64;
-    socket->is_parked = false;
     socket->is_awaited = true;
-    if (stayed && !socket->missed) {
+    if (stayed && !socket->has_missed && !socket->has_ended) {
         return 0;
     }
     struct epoll_event own = {.events = event->events | EPOLLRDHUP, .data.u64 = MARK | (uint32_t)fd};
-    socket->missed = 0;
+    socket->has_missed = false;
     socket->epoll_fd = epoll_fd;
     socket->is_in_set = next()->epoll_ctl(epoll_fd, stayed ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &own) == 0;
     socket->is_awaited = socket->is_in_set;
@@ -113,8 +120,7 @@ static int take_out(struct http_socket *socket, int epoll_fd, int fd)
     if (socket->is_parked) {
         return 0;
     }
-    socket->is_in_set = socket->is_drained = false;
-    socket->missed = 0;
+    socket->is_in_set = socket->is_drained = socket->has_missed = false;
     return next()->epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
@@ -135,10 +141,10 @@ static bool note(struct http_socket *socket, struct epoll_event *event)
 {
     socket->is_drained = false;
     socket->has_ended = socket->has_ended || event->events & EPOLLRDHUP;
-    socket->missed |= socket->is_awaited ? 0 : event->events;
+    socket->has_missed = socket->has_missed || (socket->is_parked && event->events & ~TRIED_ANYWAY);
     event->events &= ~(uint32_t)EPOLLRDHUP; /* which it did not ask for */
     event->data.u64 = socket->data;
-    return socket->is_awaited;
+    return !socket->is_parked;
 }
 
 int epoll_wait(int epoll_fd, struct epoll_event *events, int max, int timeout_ms)
@@ -170,10 +176,6 @@ static ssize_t receive(struct http_socket *socket, int fd, void *data, size_t si
     }
     ssize_t received = next()->recv(fd, data, size, flags);
     socket->is_drained = received > 0 && (size_t)received < size && socket->is_in_set && !socket->has_ended;
-    if (socket
-            ->is_drained) { /* the next request, behind an answer. That it can be written to is reported anew when it could not */
-        socket->missed &= ~(uint32_t)(EPOLLIN | EPOLLOUT);
-    }
     if (!socket->is_tls) {
         take(socket, data, received);
     }

@@ -12,8 +12,10 @@
  *   and each be refused.
  *
  *   A parked connection stays in the epoll set. libmicrohttpd takes it out and adds it again, two system calls a request; here
- *   both are only noted. What the kernel reports meanwhile is held back, and the kernel asked to report it once more when
- *   libmicrohttpd waits again: to it, it looks as if the connection had been out.
+ *   both are only noted. What the kernel reports while it is parked is held back: that there is something to read or room to write
+ *   libmicrohttpd finds out when it has been resumed, for it tries both then; anything else the kernel is asked to report once more.
+ *   From its resumption on it is told again, though it believes that the connection is still out: else the next request, which mostly
+ *   comes right behind the answer, would wait for another turn of the loop.
  *
  *   A socket that gave less than was asked for is drained, and needs not be asked again before the kernel has reported it (epoll(7),
  *   edge-triggered). libmicrohttpd does ask, after each parking. Not where the end of the stream has been reported: no other report
@@ -35,9 +37,9 @@ struct http_socket {
     int epoll_fd;    /* is_in_set: whose */
     uint64_t data;   /* of libmicrohttpd's epoll_event */
     bool is_in_set;  /* of what the kernel watches */
-    bool is_awaited; /* so libmicrohttpd believes; only then it is told of events */
-    bool is_parked;  /* it may leave the set for libmicrohttpd alone */
-    uint32_t missed; /* events that were held back, but for bytes that were received meanwhile */
+    bool is_awaited; /* so libmicrohttpd believes */
+    bool is_parked;  /* libmicrohttpd is told of nothing, and its taking it out is only noted */
+    bool has_missed; /* an event that was held back and that it will not find out by itself */
     bool is_drained; /* nothing to receive before the next event. Only in the set */
     bool has_ended;  /* the client sends no more */
 };
@@ -48,5 +50,6 @@ void http_socket_open(struct http_socket *socket, int fd, bool is_tls);
 void http_socket_close(int fd); /* before the descriptor is */
 /* Before MHD_suspend_connection, where the connection will be resumed soon: it stays in the epoll set. */
 void http_socket_park(struct http_socket *socket);
+void http_socket_unpark(struct http_socket *socket); /* before MHD_resume_connection */
 
 #endif
