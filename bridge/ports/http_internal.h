@@ -44,7 +44,6 @@ struct MHD_Response;
 
 enum {
     HTTP_MAX_LOOPS = 64,
-    HTTP_POOL_BYTES = 16 << 10, /* of libmicrohttpd's, a connection: headers and read buffer */
     HTTP_MAX_SINGLES = 8,
     HTTP_FIXED_FDS = 3,
     HTTP_CROWD = 256 /* connections whose memory is worth giving back */

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { MAX_ERROR_BODY = 64 << 10, STREAM_BLOCK = 4 << 10, KEPT_BODY = 512 };
+enum { MAX_ERROR_BODY = 64 << 10, STREAM_BLOCK = 4 << 10, KEPT_BODY = 512, MAX_HEAD = 16 << 10 };
 
 void http_reply_drop(struct http_reply *reply)
 {
@@ -129,7 +129,7 @@ void http_reply_send_last(struct http_connection *c)
     time_t now = (time_t)(clock_wall_ms() / 1000);
     strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &utc));
     struct buf text;
-    buf_init(&text, reply->body.size + HTTP_POOL_BYTES);
+    buf_init(&text, reply->body.size + MAX_HEAD);
     buf_appendf(&text, "HTTP/1.1 %u %s\r\nDate: %s\r\nConnection: close\r\nContent-Length: %zu\r\n", reply->status,
                 MHD_get_reason_phrase_for(reply->status), date, reply->body.size);
     MHD_get_response_headers(reply->response, append_header_line, &text);

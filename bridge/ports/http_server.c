@@ -87,7 +87,7 @@ static void add_connection(struct http_loop *loop, int fd, const struct http_pee
     atomic_fetch_add(&server->connections, 1);
     *c = (struct http_connection){.loop = loop, .fd = fd, .peer = *peer, .request = {.connection = c}};
     c->credentials = server->tls ? http_tls_acquire(server->tls) : NULL;
-    buf_init(&c->request.target, HTTP_POOL_BYTES);
+    buf_init(&c->request.target, server->options.max_head);
     buf_init(&c->request.body, 0);
     http_phase_enter(c, PHASE_IDLE);
     loop->entering = c;
@@ -363,7 +363,7 @@ static enum err loop_open(struct http_loop *loop, struct http_server *server, un
         flags | (server->tls ? MHD_USE_TLS : 0), 0, NULL, NULL, http_on_request, loop, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log,
         server->name, MHD_OPTION_URI_LOG_CALLBACK, http_on_target, loop, MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, loop,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, loop, MHD_OPTION_CONNECTION_LIMIT, server->options.max_connections,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_POOL_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_ARRAY,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, server->options.max_head, MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_ARRAY,
         server->tls ? tls : tls + 2, MHD_OPTION_END);
     const union MHD_DaemonInfo *info = loop->daemon ? MHD_get_daemon_info(loop->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
     if (!info || info->epoll_fd < 0) {
@@ -410,7 +410,7 @@ enum err http_server_open(struct http_server **out, const struct http_server_opt
 {
     const struct http_handler *handler = &options->handler;
     ASSERT(options->threads >= 1 && options->threads <= HTTP_MAX_LOOPS && options->max_connections > 0 &&
-           options->timeout_ms > 0);
+           options->timeout_ms > 0 && options->max_head >= 1024);
     ASSERT(handler->headers && handler->whole && handler->resumed && handler->finished && handler->error_body);
     struct http_server *server = calloc(1, sizeof *server + options->threads * sizeof server->loops[0]);
     if (!server) {

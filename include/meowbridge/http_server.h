@@ -15,7 +15,8 @@
  *   408  a request that is not whole within timeout_ms of its first byte, however it drips
  *   413  a body over max_body, where handler.headers did not answer otherwise: before reading where Content-Length tells; a
  *        chunked one where it becomes too large, and closes the connection
- *   414, 431  a head that does not fit into 16 KiB, for its first line or for its headers; trailers over 16 KiB
+ *   414, 431  a head that does not fit into http_server_options.max_head, for its first line or for its headers; trailers over
+ *        16 KiB
  *   505  HTTP of another major version than 1
  *   400  any other protocol error: a request line, a header, a Content-Length that is none, a chunked body that is not to the
  *        letter (RFC 9112 section 7.1: a line ended by LF, a blank, a size over 16 digits). Closes the connection, as
@@ -68,6 +69,7 @@ struct http_server_options {
     int listen_fd;         /* 0: none; else a socket that listens already and takes the place of these. The server closes it */
     unsigned threads;      /* loops, 1 to 64 */
     const char *tls_certificate_file, *tls_key_file; /* PEM; both NULL or empty: no TLS. TLS 1.2 at least */
+    size_t max_head; /* memory for a request's first line, its headers and 50 bytes for each of them; cleared at each request */
     size_t max_body;
     int64_t timeout_ms;
     unsigned max_connections;        /* over all loops */

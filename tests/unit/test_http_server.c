@@ -248,6 +248,7 @@ static struct http_server_options usual(void)
         .name = "http",
         .host = "127.0.0.1",
         .threads = 1,
+        .max_head = 16 << 10,
         .max_body = 100000,
         .timeout_ms = 10000,
         .max_connections = 1000,

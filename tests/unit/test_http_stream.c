@@ -57,6 +57,7 @@ static void open_server(void)
         .name = "http",
         .host = "127.0.0.1",
         .threads = 1,
+        .max_head = 8 << 10,
         .max_body = 1000,
         .timeout_ms = 400, /* a stream lives longer */
         .max_connections = 10,
