@@ -14,7 +14,7 @@
 /* Apps and routes come as one immutable set, shared by reference count. A reload publishes a new set; each loop takes it up
  * at its next request and keys its own signers for it, so that verifying needs no lock. */
 
-enum { HANDOVER = 128, MAX_APPS = 64, RESUME_CHUNK = 256, REFUSALS_LOGGED_A_SECOND = 10 };
+enum { HANDOVER = 128, MAX_APPS = 64, RESUME_CHUNK = 256, REFUSALS_LOGGED_A_SECOND = 10, CLOCK_USES = 16 };
 enum { MAX_TRACESTATE_HEADERS = 32 }; /* as many as the list may have members */
 enum { RETRY_SOON_S = 5, RETRY_RATE_S = 1 };
 enum { KEPT_BUFFER_BYTES = 256 * 1024 }; /* what a loop's buffer may keep from one turn to the next */
@@ -51,7 +51,8 @@ struct loop {
     struct buf scratch, head, answer;
     struct journal_append *first, **last; /* collected, and not handed over yet */
     unsigned collected;
-    int64_t begun_us; /* when the request in hand was whole */
+    int64_t now_us, wall_ms; /* of clock_mono_us and clock_wall_ms, see look_at_clock */
+    unsigned clock_uses;     /* since they were read */
 };
 
 struct ingress {
@@ -174,6 +175,15 @@ static enum err set_open(struct app_set **out, const struct ingress_app *apps, s
 }
 
 /* --- a loop's view of it --- */
+
+/* What many requests of one turn share: they differ by some 0.1 ms at most. */
+static void look_at_clock(struct loop *loop)
+{
+    if (loop->clock_uses++ % CLOCK_USES == 0) {
+        loop->now_us = clock_mono_us();
+        loop->wall_ms = clock_wall_ms();
+    }
+}
 
 static void loop_drop_set(struct loop *loop)
 {
@@ -367,7 +377,7 @@ static struct app *app_of(struct app_set *set, uint64_t verified, struct slice a
 }
 
 /* True if the headers name a fresh time and a MAC; else refusal says what is wrong with them. */
-static bool read_signature(struct slice timestamp, struct slice signature, uint8_t mac[SIGNATURE_BYTES],
+static bool read_signature(struct slice timestamp, struct slice signature, int64_t now_ms, uint8_t mac[SIGNATURE_BYTES],
                            struct refusal *refusal)
 {
     int64_t timestamp_ms;
@@ -380,7 +390,7 @@ static bool read_signature(struct slice timestamp, struct slice signature, uint8
     } else if (!signature_parse_timestamp(timestamp, &timestamp_ms)) {
         refusal->message = "timestamp is invalid";
         refusal->detail = "it is not 13 digits";
-    } else if (!signature_is_fresh(timestamp_ms, clock_wall_ms())) {
+    } else if (!signature_is_fresh(timestamp_ms, now_ms)) {
         refusal->message = "timestamp is invalid";
         refusal->detail = "it is more than 5 minutes from this host's clock";
     } else if (!hex_decode(signature, mac, SIGNATURE_BYTES)) {
@@ -402,7 +412,7 @@ static struct ticket *ticket_of(struct loop *loop, struct http_request *request,
         return NULL;
     }
     ticket->request = request;
-    ticket->begun_us = loop->begun_us;
+    ticket->begun_us = loop->now_us;
     ticket->id_size = event->id.size;
     memcpy(ticket->id, event->id.data, event->id.size); /* never empty */
     size_t body_size;
@@ -498,7 +508,7 @@ static void on_verified(struct ingress *ingress, struct loop *loop, struct http_
         return;
     }
     count_verified(app, by_current >> (app - loop->set->apps) & 1);
-    if (!bucket_take(&app->bucket, loop->begun_us)) {
+    if (!bucket_take(&app->bucket, loop->now_us)) {
         refuse(ingress, request,
                &(struct refusal){429, "too many events for this app", NULL, METRIC_WEBHOOKS_RATE_LIMITED, RETRY_RATE_S});
         return;
@@ -508,7 +518,7 @@ static void on_verified(struct ingress *ingress, struct loop *loop, struct http_
                &(struct refusal){503, "no route matches this event", NULL, METRIC_WEBHOOKS_UNAVAILABLE, RETRY_SOON_S});
         return;
     }
-    event.accepted_ms = clock_wall_ms();
+    event.accepted_ms = loop->wall_ms;
     set_trace(loop, request, &event);
     take(ingress, loop, request, &event);
 }
@@ -544,7 +554,7 @@ static void judge(struct ingress *ingress, struct loop *loop, struct http_reques
         refuse(ingress, request, &(struct refusal){503, why.text, NULL, METRIC_WEBHOOKS_UNAVAILABLE, RETRY_SOON_S});
         return;
     }
-    if (!read_signature(timestamp, signature, mac, &refusal)) {
+    if (!read_signature(timestamp, signature, loop->wall_ms, mac, &refusal)) {
         refuse(ingress, request, &refusal);
         return;
     }
@@ -559,19 +569,14 @@ static void judge(struct ingress *ingress, struct loop *loop, struct http_reques
     on_verified(ingress, loop, request, verified, by_current);
 }
 
-static void observe_answer(int64_t begun_us)
-{
-    metrics_observe(HISTOGRAM_WEBHOOK_DURATION, clock_mono_us() - begun_us);
-}
-
 static void on_whole(void *ctx, struct http_request *request)
 {
     struct ingress *ingress = ctx;
     struct loop *loop = &ingress->loops[http_request_loop(request)];
-    loop->begun_us = clock_mono_us();
+    look_at_clock(loop);
     judge(ingress, loop, request);
     if (!http_request_user(request)) { /* it does not wait for the journal */
-        observe_answer(loop->begun_us);
+        metrics_observe(HISTOGRAM_WEBHOOK_DURATION, clock_mono_us() - loop->now_us);
     }
 }
 
@@ -588,20 +593,23 @@ static void on_turn_over(void *ctx, unsigned index)
     struct loop *loop = &ingress->loops[index];
     shrink(&loop->scratch);
     shrink(&loop->answer);
+    loop->clock_uses = 0;
     hand_over(ingress, loop);
 }
 
 static void on_resumed(void *ctx, struct http_request *request)
 {
     struct ingress *ingress = ctx;
+    struct loop *loop = &ingress->loops[http_request_loop(request)];
     struct ticket *ticket = http_request_user(request);
+    look_at_clock(loop);
     if (ticket->append.outcome == JOURNAL_REFUSED) {
         const char *message = ticket->why ? ticket->why : "the event cannot be kept now";
         refuse(ingress, request, &(struct refusal){503, message, NULL, METRIC_WEBHOOKS_UNAVAILABLE, RETRY_SOON_S});
     } else {
-        answer_taken(&ingress->loops[http_request_loop(request)], request, ticket);
+        answer_taken(loop, request, ticket);
     }
-    observe_answer(ticket->begun_us);
+    metrics_observe(HISTOGRAM_WEBHOOK_DURATION, loop->now_us - ticket->begun_us);
 }
 
 static void on_finished(void *ctx, struct http_request *request)

@@ -201,11 +201,19 @@ static struct http_request play(struct ingress *ingress, const char *secret, con
     return request;
 }
 
-static void done(struct ingress *ingress, struct http_request *request)
+static void finish(struct ingress *ingress, struct http_request *request)
 {
     struct http_handler handler = ingress_handler(ingress);
     handler.finished(handler.ctx, request);
     free(request->body);
+}
+
+/* What follows comes in another turn. */
+static void done(struct ingress *ingress, struct http_request *request)
+{
+    struct http_handler handler = ingress_handler(ingress);
+    finish(ingress, request);
+    handler.turn_over(handler.ctx, 0);
 }
 
 static void assert_refused(struct ingress *ingress, struct http_request request, unsigned status, const char *message)
@@ -330,6 +338,23 @@ static void what_the_server_refuses_is_counted_by_its_status(void **state)
         handler.refused(handler.ctx, &(struct http_request){.path = ""}, cases[i].status, "why");
         assert_int_equal(metrics_get(cases[i].metric), before + 1);
     }
+    ingress_close(&ingress);
+}
+
+/* Requests of a turn share what the clock said, but not for long. */
+static void a_long_turn_looks_at_the_clock_again(void **state)
+{
+    (void)state;
+    struct ingress *ingress = open_with(&plain_app, 1, NULL);
+    unsigned status = 400, requests = 0;
+    for (; status == 400 && requests < 100; requests++) {
+        struct http_request request = play(ingress, "s", "/webhook", "x");
+        status = request.status;
+        finish(ingress, &request);
+        wall_ms = NOW_MS + 300001; /* too late for the timestamp */
+    }
+    assert_int_equal(status, 403);
+    assert_in_range(requests, 2, 20);
     ingress_close(&ingress);
 }
 
@@ -459,6 +484,7 @@ int main(void)
         cmocka_unit_test(what_one_turn_collects_is_one_batch_in_order),
         cmocka_unit_test(the_path_comes_before_the_method_and_the_signature_before_the_json),
         cmocka_unit_test(what_the_server_refuses_is_counted_by_its_status),
+        cmocka_unit_test(a_long_turn_looks_at_the_clock_again),
         cmocka_unit_test(a_timestamp_is_valid_for_five_minutes_either_way),
         cmocka_unit_test(a_secret_speaks_for_its_own_app_only),
         cmocka_unit_test(the_rate_limit_is_a_bucket_of_one_second),
