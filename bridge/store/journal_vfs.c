@@ -27,13 +27,18 @@ struct file {
     sqlite3_file file;  /* first: what SQLite sees */
     sqlite3_file *real; /* behind this struct */
     struct unsynced unsynced;
-
-    /* Of a log: */
     sqlite3_int64 end; /* where the last write ended; NOWHERE: there was none */
     int size;          /* of what is gathered, which belongs before end */
-    bool awaits_page;  /* the last write was a header ... */
-    bool commits;      /* ... of a commit */
     char *gathered;
+
+    /* Of a log: */
+    bool is_log;
+    bool awaits_page; /* the last write was a header ... */
+    bool commits;     /* ... of a commit */
+
+    /* Of a database: */
+    bool is_moving; /* a checkpoint is */
+    bool is_owed;   /* what is gathered: SQLite takes it for written */
 };
 
 static struct {
@@ -121,6 +126,28 @@ static int write_marked(struct file *file, const void *data, int size, sqlite3_i
     return status == SQLITE_OK ? file->real->pMethods->xWrite(file->real, data, size, offset) : status;
 }
 
+/* V4, V7. */
+static int flush(struct file *file)
+{
+    const int size = file->size;
+    if (size == 0) {
+        return SQLITE_OK;
+    }
+    int status = write_marked(file, file->gathered, size, file->end - size);
+    if (status == SQLITE_OK || !file->is_owed) {
+        file->size = 0;
+        file->is_owed = false;
+    }
+    return status;
+}
+
+static void add_gathered(struct file *file, const void *data, int size)
+{
+    memcpy(file->gathered + file->size, data, (size_t)size);
+    file->size += size;
+    file->end += size;
+}
+
 /* --- writing a log --- */
 
 static int write_through(struct file *log, const void *data, int size, sqlite3_int64 offset)
@@ -128,13 +155,6 @@ static int write_through(struct file *log, const void *data, int size, sqlite3_i
     log->end = offset + size;
     log->awaits_page = false;
     return write_marked(log, data, size, offset);
-}
-
-static int flush(struct file *log)
-{
-    const int size = log->size;
-    log->size = 0;
-    return size > 0 ? write_marked(log, log->gathered, size, log->end - size) : SQLITE_OK;
 }
 
 static bool is_commit(const unsigned char *header)
@@ -149,9 +169,7 @@ static int gather(struct file *log, const void *data, int size)
     if (status != SQLITE_OK) {
         return status;
     }
-    memcpy(log->gathered + log->size, data, (size_t)size);
-    log->size += size;
-    log->end += size;
+    add_gathered(log, data, size);
     log->awaits_page = !log->awaits_page;
     if (log->awaits_page) {
         log->commits = is_commit(data);
@@ -169,13 +187,51 @@ static int write_log(sqlite3_file *file, const void *data, int size, sqlite3_int
     return status == SQLITE_OK ? write_through(log, data, size, offset) : status;
 }
 
-/* --- what finds the file as SQLite believes it to be: of a database, nothing is ever gathered --- */
+/* --- writing a database --- */
 
+static int write_database(sqlite3_file *file, const void *data, int size, sqlite3_int64 offset)
+{
+    struct file *f = self(file);
+    const bool goes_on = f->is_moving && offset == f->end && f->size + size <= GATHERED;
+    int status = goes_on ? SQLITE_OK : flush(f);
+    if (status != SQLITE_OK || !f->is_moving || size > GATHERED) {
+        return status == SQLITE_OK ? write_marked(f, data, size, offset) : status;
+    }
+    f->end = offset;
+    add_gathered(f, data, size);
+    return SQLITE_OK;
+}
+
+static void begin_moving(struct file *database)
+{
+    (void)flush(database); /* what is owed; if it fails, so does the first write */
+    database->is_moving = true;
+}
+
+static void end_moving(struct file *database)
+{
+    database->is_moving = false;
+    database->is_owed = database->size > 0;
+    (void)flush(database);
+}
+
+/* --- what finds the file as SQLite believes it to be --- */
+
+static bool is_gathered(const struct file *file, int size, sqlite3_int64 offset)
+{
+    return offset >= file->end - file->size && offset + size <= file->end;
+}
+
+/* SQLite reads what it wrote, a page or a part of one. */
 static int read_file(sqlite3_file *file, void *data, int size, sqlite3_int64 offset)
 {
     struct file *f = self(file);
     int status = flush(f);
-    return status == SQLITE_OK ? f->real->pMethods->xRead(f->real, data, size, offset) : status;
+    if (status != SQLITE_OK && f->is_owed && is_gathered(f, size, offset)) {
+        memcpy(data, f->gathered + f->size - (f->end - offset), (size_t)size);
+        return SQLITE_OK;
+    }
+    return status == SQLITE_OK || f->is_owed ? f->real->pMethods->xRead(f->real, data, size, offset) : status;
 }
 
 static int truncate_file(sqlite3_file *file, sqlite3_int64 size)
@@ -183,6 +239,12 @@ static int truncate_file(sqlite3_file *file, sqlite3_int64 size)
     struct file *f = self(file);
     int status = flush(f);
     return status == SQLITE_OK ? f->real->pMethods->xTruncate(f->real, size) : status;
+}
+
+/* V8. A log that is cut needs no sync: what is behind its end counts for nothing. */
+static bool is_synced(const struct file *file)
+{
+    return file->is_log && file->unsynced.first == file->unsynced.end;
 }
 
 /* V5. */
@@ -193,7 +255,7 @@ static int sync_file(sqlite3_file *file, int flags)
     if (status == SQLITE_OK && f->unsynced.is_suspect) {
         status = write_again(f);
     }
-    if (status != SQLITE_OK) {
+    if (status != SQLITE_OK || is_synced(f)) {
         return status;
     }
     status = f->real->pMethods->xSync(f->real, flags);
@@ -211,7 +273,7 @@ static int measure_file(sqlite3_file *file, sqlite3_int64 *size)
     return status == SQLITE_OK ? f->real->pMethods->xFileSize(f->real, size) : status;
 }
 
-/* V1: what may still be gathered is of a transaction that was rolled back. */
+/* V1: what may still be gathered is of a transaction that was rolled back, or owed, and then still in the log. */
 static int close_file(sqlite3_file *file)
 {
     struct file *f = self(file);
@@ -220,11 +282,6 @@ static int close_file(sqlite3_file *file)
     f->gathered = NULL;
     f->unsynced.bits = NULL;
     return f->real->pMethods->xClose(f->real);
-}
-
-static int write_database(sqlite3_file *file, const void *data, int size, sqlite3_int64 offset)
-{
-    return write_marked(self(file), data, size, offset);
 }
 
 /* --- what is passed on --- */
@@ -246,6 +303,11 @@ static int check_reserved_lock(sqlite3_file *file, int *out)
 
 static int control_file(sqlite3_file *file, int operation, void *argument)
 {
+    if (operation == SQLITE_FCNTL_CKPT_START) {
+        begin_moving(self(file));
+    } else if (operation == SQLITE_FCNTL_CKPT_DONE) {
+        end_moving(self(file));
+    }
     return self(file)->real->pMethods->xFileControl(self(file)->real, operation, argument);
 }
 
@@ -303,11 +365,14 @@ static int suspect_all(struct file *log)
     return log->unsynced.is_suspect ? mark(&log->unsynced, size, 0) : status;
 }
 
-static int prepare_log(struct file *log)
+static int prepare(struct file *file)
 {
-    log->end = NOWHERE;
-    log->gathered = malloc(GATHERED);
-    return log->gathered ? suspect_all(log) : SQLITE_NOMEM;
+    file->end = NOWHERE;
+    file->gathered = malloc(GATHERED);
+    if (!file->gathered) {
+        return SQLITE_NOMEM;
+    }
+    return file->is_log ? suspect_all(file) : SQLITE_OK;
 }
 
 /* SQLite calls xClose if pMethods is set, also after an error. */
@@ -318,14 +383,14 @@ static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
         return layer.real->xOpen(layer.real, name, file, flags, out_flags);
     }
     struct file *f = self(file);
-    *f = (struct file){.real = (sqlite3_file *)(f + 1)};
+    *f = (struct file){.real = (sqlite3_file *)(f + 1), .is_log = flags & SQLITE_OPEN_WAL};
     f->real->pMethods = NULL;
     int status = layer.real->xOpen(layer.real, name, f->real, flags, out_flags);
     if (!f->real->pMethods) {
         return status == SQLITE_OK ? SQLITE_CANTOPEN : status; /* what is open has methods */
     }
-    f->file.pMethods = flags & SQLITE_OPEN_WAL ? &log_methods : &database_methods;
-    return status == SQLITE_OK && flags & SQLITE_OPEN_WAL ? prepare_log(f) : status;
+    f->file.pMethods = f->is_log ? &log_methods : &database_methods;
+    return status == SQLITE_OK ? prepare(f) : status;
 }
 
 static void register_layer(void)

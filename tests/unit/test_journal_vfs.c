@@ -1,4 +1,4 @@
-/* The way of log and database to their files, V1 to V6 of journal_vfs.h: alone, with frames made by the test, and under SQLite. */
+/* The way of log and database to their files, V1 to V8 of journal_vfs.h: alone, with frames made by the test, and under SQLite. */
 #include "test.h"
 
 #include "journal_vfs.h"
@@ -22,8 +22,9 @@ static struct {
     int writes;
     int last_size;
     sqlite3_int64 last_offset;
-    int fail_in;            /* so many writes from now one fails; NEVER */
-    int failing_syncs;      /* of the next ones */
+    int fail_in;       /* so many writes from now one fails; NEVER */
+    int failing_syncs; /* of the next ones */
+    int syncs;
     int writes_when_synced; /* how many there were at the last good sync */
     bool written[64];       /* each frame's place, or page, of which a byte was written; the last one: anywhere behind */
 } beneath;
@@ -45,6 +46,7 @@ static int note_write(sqlite3_file *file, const void *data, int size, sqlite3_in
 
 static int note_sync(sqlite3_file *file, int flags)
 {
+    beneath.syncs++;
     if (beneath.failing_syncs > 0) {
         beneath.failing_syncs--;
         return SQLITE_IOERR_FSYNC;
@@ -94,7 +96,7 @@ struct log {
 
 static void make_place(struct log *log)
 {
-    beneath.writes = 0;
+    beneath.writes = beneath.syncs = 0;
     beneath.fail_in = NEVER;
     beneath.failing_syncs = 0;
     make_folder(log->dir, sizeof log->dir);
@@ -463,6 +465,159 @@ static void pages_that_a_failed_sync_left_are_written_again_before_the_next(void
     end(&log);
 }
 
+/* --- pages that a checkpoint moves --- */
+
+static void begin_pages(struct log *log)
+{
+    make_place(log);
+    open_one(log, log->database, SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_EXCLUSIVE);
+    forget_writes();
+}
+
+static void tell(struct log *log, int operation)
+{
+    log->file->pMethods->xFileControl(log->file, operation, NULL);
+}
+
+static int put_database_page(struct log *log, int page, char letter)
+{
+    char bytes[PAGE];
+    memset(bytes, letter, sizeof bytes);
+    return put(log, bytes, PAGE, (sqlite3_int64)page * PAGE);
+}
+
+static char letter_of(struct log *log, int page)
+{
+    char bytes[PAGE];
+    assert_int_equal(log->file->pMethods->xRead(log->file, bytes, PAGE, (sqlite3_int64)page * PAGE), SQLITE_OK);
+    for (int i = 1; i < PAGE; i++) {
+        assert_int_equal(bytes[i], bytes[0]);
+    }
+    return bytes[0];
+}
+
+static void neighbouring_pages_of_a_checkpoint_are_one_write(void **unused)
+{
+    (void)unused;
+    struct log log;
+    static const int pages[] = {0, 1, 2, 3, 7, 8, 20};
+    begin_pages(&log);
+    tell(&log, SQLITE_FCNTL_CKPT_START);
+    for (int i = 0; i < 7; i++) {
+        assert_int_equal(put_database_page(&log, pages[i], (char)('a' + i)), SQLITE_OK);
+    }
+    tell(&log, SQLITE_FCNTL_CKPT_DONE);
+    assert_int_equal(beneath.writes, 3);
+    assert_int_equal(beneath.last_offset, 20 * PAGE);
+    tell(&log, SQLITE_FCNTL_CKPT_START);
+    for (int page = 30; page < 60; page++) {
+        assert_int_equal(put_database_page(&log, page, 'z'), SQLITE_OK);
+    }
+    tell(&log, SQLITE_FCNTL_CKPT_DONE);
+    assert_int_equal(beneath.writes, 5); /* 15 pages are the most that one write may have */
+    for (int i = 0; i < 7; i++) {
+        assert_int_equal(letter_of(&log, pages[i]), 'a' + i);
+    }
+    assert_int_equal(letter_of(&log, 30), 'z');
+    assert_int_equal(letter_of(&log, 59), 'z');
+    end(&log);
+}
+
+static void pages_of_no_checkpoint_are_written_at_once(void **unused)
+{
+    (void)unused;
+    struct log log;
+    begin_pages(&log);
+    assert_int_equal(put_database_page(&log, 0, 'a'), SQLITE_OK);
+    assert_int_equal(put_database_page(&log, 1, 'b'), SQLITE_OK);
+    assert_int_equal(beneath.writes, 2);
+    end(&log);
+}
+
+/* V4: SQLite gives up that checkpoint, and moves them again with the next one. */
+static void a_checkpoint_hears_of_a_failed_write_while_it_moves(void **unused)
+{
+    (void)unused;
+    struct log log;
+    begin_pages(&log);
+    tell(&log, SQLITE_FCNTL_CKPT_START);
+    assert_int_equal(put_database_page(&log, 1, 'a'), SQLITE_OK);
+    beneath.fail_in = 0;
+    assert_int_equal(put_database_page(&log, 5, 'b'), SQLITE_IOERR_WRITE);
+    tell(&log, SQLITE_FCNTL_CKPT_DONE);
+    assert_int_equal(beneath.writes, 1);
+    tell(&log, SQLITE_FCNTL_CKPT_START);
+    assert_int_equal(put_database_page(&log, 1, 'c'), SQLITE_OK);
+    assert_int_equal(put_database_page(&log, 5, 'd'), SQLITE_OK);
+    tell(&log, SQLITE_FCNTL_CKPT_DONE);
+    assert_int_equal(letter_of(&log, 1), 'c');
+    assert_int_equal(letter_of(&log, 5), 'd');
+    end(&log);
+}
+
+/* V7: whoever asks for anything that must not come before it hears of it, until it is written. */
+static void what_a_checkpoint_could_not_write_at_its_end_is_owed(void **unused)
+{
+    (void)unused;
+    struct log log;
+    sqlite3_int64 size;
+    begin_pages(&log);
+    assert_int_equal(put_database_page(&log, 0, '0'), SQLITE_OK);
+    assert_int_equal(put_database_page(&log, 9, '9'), SQLITE_OK);
+    tell(&log, SQLITE_FCNTL_CKPT_START);
+    for (int page = 3; page < 6; page++) {
+        assert_int_equal(put_database_page(&log, page, 'n'), SQLITE_OK);
+    }
+    beneath.fail_in = 0;
+    tell(&log, SQLITE_FCNTL_CKPT_DONE);
+    beneath.fail_in = 0;
+    assert_int_equal(log.file->pMethods->xTruncate(log.file, 10 * PAGE), SQLITE_IOERR_WRITE);
+    beneath.fail_in = 0;
+    assert_int_equal(sync_one(&log), SQLITE_IOERR_WRITE);
+    beneath.fail_in = 0;
+    assert_int_equal(log.file->pMethods->xFileSize(log.file, &size), SQLITE_IOERR_WRITE);
+    assert_int_equal(beneath.syncs, 0);
+    for (int page = 3; page < 6; page++) { /* as SQLite believes that it is */
+        beneath.fail_in = 0;
+        assert_int_equal(letter_of(&log, page), 'n');
+    }
+    beneath.fail_in = 0;
+    assert_int_equal(letter_of(&log, 9), '9');
+    beneath.fail_in = 0;
+    tell(&log, SQLITE_FCNTL_CKPT_START);
+    beneath.fail_in = 0;
+    assert_int_equal(put_database_page(&log, 8, 'x'), SQLITE_IOERR_WRITE);
+    tell(&log, SQLITE_FCNTL_CKPT_DONE);
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_int_equal(beneath.writes_when_synced, beneath.writes);
+    forget_writes();
+    for (int page = 3; page < 6; page++) {
+        assert_int_equal(letter_of(&log, page), 'n');
+    }
+    assert_int_equal(beneath.writes, 0);
+    end(&log);
+}
+
+/* V8. */
+static void a_log_is_synced_once(void **unused)
+{
+    (void)unused;
+    struct log log;
+    begin(&log);
+    put_head(&log);
+    assert_int_equal(put_frame(&log, 0, true, 'a'), SQLITE_OK);
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_int_equal(beneath.syncs, 1);
+    assert_int_equal(put_frame(&log, 1, true, 'b'), SQLITE_OK);
+    beneath.failing_syncs = 1;
+    assert_int_equal(sync_one(&log), SQLITE_IOERR_FSYNC);
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_int_equal(sync_one(&log), SQLITE_OK);
+    assert_int_equal(beneath.syncs, 3);
+    end(&log);
+}
+
 /* V6. */
 static void a_log_that_was_there_is_written_again_before_its_first_sync(void **unused)
 {
@@ -527,7 +682,7 @@ static void others_see_each_commit_at_once(void **unused)
     sqlite3 *writer = open_database(&log, vfs_register());
     run(writer, "PRAGMA page_size = 1024; PRAGMA journal_mode = WAL; PRAGMA cache_size = 10; PRAGMA wal_autocheckpoint = 0;"
                 "CREATE TABLE t(id INTEGER PRIMARY KEY, value INTEGER, filler BLOB)");
-    sqlite3 *reader = open_database(&log, "unix");
+    sqlite3 *reader = open_database(&log, "unix"), *holder = open_database(&log, "unix");
     sqlite3_int64 sum = 0;
     for (unsigned round = 0, random = 1; round < 400; round++) {
         random = random * 1103515245 + 12345;
@@ -544,12 +699,22 @@ static void others_see_each_commit_at_once(void **unused)
         run(writer, which == 3 || which == 7 ? "ROLLBACK" : "COMMIT");
         sum = which == 3 || which == 7 ? sum : mine;
         assert_int_equal(ask(reader, "SELECT total(value) FROM t"), sum);
+        if (round % 50 == 20) { /* keeps the next checkpoint from what follows, and its end from a cut and a sync */
+            run(holder, "BEGIN");
+            assert_int_equal(ask(holder, "SELECT total(value) FROM t"), sum);
+        } else if (round % 50 == 25) {
+            run(writer, "PRAGMA wal_checkpoint(PASSIVE)");
+            assert_int_equal(ask(reader, "SELECT integrity_check = 'ok' FROM pragma_integrity_check"), 1);
+        } else if (round % 50 == 30) {
+            run(holder, "COMMIT");
+        }
         if (round % 50 == 49) {
             assert_int_equal(ask(reader, "SELECT integrity_check = 'ok' FROM pragma_integrity_check"), 1);
             run(writer, "PRAGMA wal_checkpoint(PASSIVE)");
         }
     }
     assert_true(sum > 10000);
+    sqlite3_close(holder);
     sqlite3_close(reader);
     sqlite3_close(writer);
     writer = open_database(&log, "unix");
@@ -593,6 +758,11 @@ int main(int argc, char **argv)
         TEST(what_a_failed_sync_left_is_written_again_before_the_next),
         TEST(what_was_cut_off_is_not_written_again),
         TEST(pages_that_a_failed_sync_left_are_written_again_before_the_next),
+        TEST(neighbouring_pages_of_a_checkpoint_are_one_write),
+        TEST(pages_of_no_checkpoint_are_written_at_once),
+        TEST(a_checkpoint_hears_of_a_failed_write_while_it_moves),
+        TEST(what_a_checkpoint_could_not_write_at_its_end_is_owed),
+        TEST(a_log_is_synced_once),
         TEST(a_log_that_was_there_is_written_again_before_its_first_sync),
         TEST(others_see_each_commit_at_once),
         TEST(a_synced_commit_is_one_write),
