@@ -23,17 +23,20 @@ static bool same_letter(struct slice a, size_t i, struct slice b, size_t j)
     return x == y || ((x ^ y) == 0x20 && (x | 0x20) >= 'a' && (x | 0x20) <= 'z');
 }
 
+static bool has_same_letters(struct slice a, struct slice b)
+{
+    for (size_t i = 0; i < a.size; i++) {
+        if (!same_letter(a, i, b, i)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Not strncasecmp, which ends at a NUL, and for which letters are the locale's. Mostly they are written alike. */
 bool slice_equal_nocase(struct slice a, struct slice b)
 {
-    if (slice_equal(a, b)) {
-        return true;
-    }
-    bool same = a.size == b.size;
-    for (size_t i = 0; same && i < a.size; i++) {
-        same = same_letter(a, i, b, i);
-    }
-    return same;
+    return a.size == b.size && (slice_equal(a, b) || has_same_letters(a, b));
 }
 
 bool slice_starts(struct slice s, struct slice prefix)
@@ -272,7 +275,7 @@ static void append_escape(struct buf *b, uint32_t code_point)
     }
 }
 
-/* The first byte from at on that must be looked at. */
+/* The first byte from at on that must be looked at. As slice_plain_prefix, but for what JSON escapes of what is plain. */
 static size_t pass_plain(struct slice s, size_t at)
 {
     while (at < s.size && s.data[at] >= ' ' && s.data[at] < 0x7f && s.data[at] != '"' && s.data[at] != '\\') {

@@ -65,7 +65,7 @@ static void check_single(struct http_audit *audit, struct slice name, struct sli
 {
     const struct http_singles *singles = &audit->singles;
     for (size_t i = 0; i < singles->count; i++) {
-        if (name.size == singles->names[i].size && slice_equal_nocase(name, singles->names[i])) {
+        if (slice_equal_nocase(name, singles->names[i])) {
             if (singles->values[i].data) {
                 fault(audit, name, "is given twice");
             }
@@ -74,55 +74,27 @@ static void check_single(struct http_audit *audit, struct slice name, struct sli
     }
 }
 
-static void check_host(struct http_audit *audit, struct slice name, struct slice value)
-{
-    audit->host = value;
-    if (++audit->hosts > 1) {
-        fault(audit, name, "is given twice");
-    }
-}
-
-static void check_length(struct http_audit *audit, struct slice name, struct slice value)
-{
-    if (++audit->lengths > 1) {
-        fault(audit, name, "is given twice");
-    } else if (!slice_to_u64(value, &audit->declared)) {
-        fault(audit, name, "is not a number of bytes");
-    }
-}
-
-static void check_coding(struct http_audit *audit, struct slice name, struct slice value)
-{
-    audit->coding_is_chunked = slice_equal_nocase(value, SLICE("chunked"));
-    if (++audit->codings > 1) {
-        fault(audit, name, "is given twice");
-    } else if (!audit->coding_is_chunked) {
-        fault(audit, name, "is not exactly \"chunked\"");
-    }
-}
-
-static void check_expectation(struct http_audit *audit, struct slice name, struct slice value)
-{
-    (void)name, (void)value;
-    audit->expects_continue = true;
-}
-
 static void check_framing(struct http_audit *audit, struct slice name, struct slice value)
 {
-    static const struct {
-        struct slice name;
-        void (*check)(struct http_audit *audit, struct slice name, struct slice value);
-    } headers[] = {
-        {{"Host", 4}, check_host},
-        {{"Content-Length", 14}, check_length},
-        {{"Transfer-Encoding", 17}, check_coding},
-        {{"Expect", 6}, check_expectation},
-    };
-    for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) {
-        if (name.size == headers[i].name.size && slice_equal_nocase(name, headers[i].name)) {
-            headers[i].check(audit, name, value);
-            return;
+    if (slice_equal_nocase(name, SLICE("Host"))) {
+        audit->host = value;
+        if (++audit->hosts > 1) {
+            fault(audit, name, "is given twice");
         }
+    } else if (slice_equal_nocase(name, SLICE("Content-Length"))) {
+        if (++audit->lengths > 1) {
+            fault(audit, name, "is given twice");
+        } else if (!slice_to_u64(value, &audit->declared)) {
+            fault(audit, name, "is not a number of bytes");
+        }
+    } else if (slice_equal_nocase(name, SLICE("Transfer-Encoding"))) {
+        if (++audit->codings > 1) {
+            fault(audit, name, "is given twice");
+        } else if (!slice_equal_nocase(value, SLICE("chunked"))) {
+            fault(audit, name, "is not exactly \"chunked\"");
+        }
+    } else if (slice_equal_nocase(name, SLICE("Expect"))) {
+        audit->expects_continue = true;
     }
 }
 

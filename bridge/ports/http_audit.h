@@ -19,7 +19,7 @@ struct http_singles {
 struct http_audit {
     struct http_singles singles;
     unsigned hosts, lengths, codings;
-    bool coding_is_chunked, expects_continue;
+    bool expects_continue;
     struct slice host;
     uint64_t declared;        /* Content-Length, if there is one */
     const char *first, *next; /* where the first header line begins, and where one behind the last must */
