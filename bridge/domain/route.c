@@ -1,8 +1,8 @@
 /* From an event to its messages.
  *
- * Topics and property values are made one behind the other in list->text, which moves as it grows; so their slices get only
- * their sizes at first, and settle gives them their addresses when the last one is made. An envelope is made after that, out
- * of the settled properties, in a buffer of its own.
+ * Topics, and property values that are not taken as they stand, are made one behind the other in list->text, which moves as it
+ * grows; so their slices get only their sizes at first, and settle gives them their addresses when the last one is made. An
+ * envelope is made after that, out of the settled properties, in a buffer of its own.
  *
  * No text can grow without bound: topic.h stops soon after TOPIC_MAX_BYTES, and the first topic that is too long ends the
  * rendering. TEXT_LIMIT is over what can come together, so a failed buffer always means that memory is short, which passes,
@@ -269,14 +269,24 @@ static void add_property(struct message_list *list, struct slice name, struct sl
 }
 
 /* A value that is made by append, behind prefix, in list->text. */
-static void add_made(struct message_list *list, struct slice name, const char *prefix,
+static void add_made(struct message_list *list, struct slice name, struct slice prefix,
                      void (*append)(struct buf *out, struct slice text), struct slice text)
 {
     if (text.size > 0) {
         size_t start = list->text.size;
-        buf_append_text(&list->text, prefix);
+        buf_append(&list->text, prefix);
         append(&list->text, text);
         add_property(list, name, (struct slice){NULL, list->text.size - start});
+    }
+}
+
+/* A field of the event: as it stands there, or made legal. */
+static void add_field(struct message_list *list, struct slice name, struct slice text)
+{
+    if (slice_plain_prefix(text) == text.size) {
+        add_property(list, name, text);
+    } else {
+        add_made(list, name, SLICE(""), topic_append_mqtt_text, text);
     }
 }
 
@@ -289,14 +299,14 @@ static struct attributes add_properties(struct message_list *list, const struct 
 {
     struct attributes ends;
     add_property(list, SLICE("specversion"), SLICE("1.0"));
-    add_made(list, SLICE("id"), "", topic_append_mqtt_text, event->id);
-    add_made(list, SLICE("source"), "https://meowflow.com.cn/apps/", topic_append_uri_segment, event->app_id);
-    add_made(list, SLICE("type"), "cn.com.meowflow.", topic_append_mqtt_text, event->name);
-    add_made(list, SLICE("subject"), "", topic_append_mqtt_text, event->object_id);
+    add_field(list, SLICE("id"), event->id);
+    add_made(list, SLICE("source"), SLICE("https://meowflow.com.cn/apps/"), topic_append_uri_segment, event->app_id);
+    add_made(list, SLICE("type"), SLICE("cn.com.meowflow."), topic_append_mqtt_text, event->name);
+    add_field(list, SLICE("subject"), event->object_id);
     add_property(list, SLICE("time"), rfc3339_parse(event->push_time, NULL) ? event->push_time : (struct slice){0});
     ends.core = list->property_count;
-    add_made(list, SLICE("appid"), "", topic_append_mqtt_text, event->app_id);
-    add_made(list, SLICE("webhookid"), "", topic_append_mqtt_text, event->webhook_id);
+    add_field(list, SLICE("appid"), event->app_id);
+    add_field(list, SLICE("webhookid"), event->webhook_id);
     add_property(list, SLICE("traceparent"), event->traceparent);
     add_property(list, SLICE("tracestate"), event->tracestate);
     add_property(list, SLICE("replay"), event->is_replay ? SLICE("1") : (struct slice){0});
