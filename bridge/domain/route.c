@@ -128,7 +128,8 @@ void route_table_unref(struct route_table **table)
 }
 
 /* Matches '*' greedily from left to right and goes back to the last one only: what an earlier one could take more, the last
- * one can take as well. So the work is bounded by the product of the lengths, whatever the pattern. */
+ * one can take as well. So the work is bounded by the product of the lengths, whatever the pattern. A '*' at the end, most often
+ * the whole pattern, takes all that is left without looking. */
 bool route_pattern_matches(struct slice pattern, struct slice name)
 {
     size_t star = SIZE_MAX; /* the last one seen */
@@ -138,6 +139,9 @@ bool route_pattern_matches(struct slice pattern, struct slice name)
         if (p < pattern.size && pattern.data[p] == '*') {
             star = p++;
             star_at = at;
+            if (p == pattern.size) {
+                return true;
+            }
         } else if (p < pattern.size && pattern.data[p] == name.data[at]) {
             p++;
             at++;
