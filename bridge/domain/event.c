@@ -499,7 +499,7 @@ static void take_field(struct reader *r, size_t i, struct members *members, stru
     struct json_value *value = &members->field[i];
     value->text = literal;
     if (!r->failed && fields[i].type != FIELD_ANY) {
-        r->failed = jsonscan_document(literal, value, NULL, NULL) != ERR_NONE || value->text.size != literal.size;
+        r->failed = !jsonscan_scalar(literal, value);
         members->escaped_bytes += scratch_bytes(value);
     }
 }
