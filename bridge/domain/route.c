@@ -268,7 +268,7 @@ static void add_property(struct message_list *list, struct slice name, struct sl
 {
     ASSERT(list->property_count < sizeof list->properties / sizeof list->properties[0]);
     if (value.size > 0) {
-        list->properties[list->property_count++] = (struct message_property){name, value};
+        list->properties[list->property_count++] = (struct named_value){name, value};
     }
 }
 
@@ -351,7 +351,7 @@ static void settle(struct message_list *list)
 
 /* The envelope */
 
-static void append_members(struct buf *out, const struct message_property *properties, size_t count)
+static void append_members(struct buf *out, const struct named_value *properties, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         buf_append_char(out, '"');
@@ -376,7 +376,7 @@ static enum route_verdict make_cloudevent(struct message_list *list, struct slic
     }
     buf_append_char(out, '{');
     append_members(out, list->properties, ends.core);
-    append_members(out, &(struct message_property){SLICE("datacontenttype"), JSON_TYPE}, 1);
+    append_members(out, &(struct named_value){SLICE("datacontenttype"), JSON_TYPE}, 1);
     append_members(out, list->properties + ends.core, ends.all - ends.core);
     buf_append_text(out, "\"data\":");
     buf_append(out, payload);

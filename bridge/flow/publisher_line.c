@@ -351,23 +351,16 @@ static void lower_to_limits(struct line *line, struct mqtt_publish *packet, cons
     }
 }
 
-_Static_assert(sizeof(struct mqtt_property) == sizeof(struct message_property), "both are a name and a value");
-
-/* properties: room for message->property_count; the two levels have a type each. */
-static struct mqtt_publish packet_of(const struct line *line, const struct message *message, struct mqtt_property *properties)
+static struct mqtt_publish packet_of(const struct line *line, const struct message *message)
 {
     struct mqtt_publish packet = {
         .topic = message->topic, .payload = message->payload, .qos = message->qos, .retain = message->retain};
-    if (line->version < 5) {
-        return packet;
+    if (line->version >= 5) {
+        packet.expiry_s = message->expiry_s;
+        packet.content_type = message->content_type;
+        packet.properties = message->properties;
+        packet.property_count = message->property_count;
     }
-    for (size_t i = 0; i < message->property_count; i++) {
-        properties[i] = (struct mqtt_property){message->properties[i].name, message->properties[i].value};
-    }
-    packet.expiry_s = message->expiry_s;
-    packet.content_type = message->content_type;
-    packet.properties = properties;
-    packet.property_count = message->property_count;
     return packet;
 }
 
@@ -394,8 +387,7 @@ static void refuse_unsent(struct slot *slot, unsigned number, enum metric metric
 static bool send_message(struct line *line, struct mqtt_client *client, struct slot *slot, unsigned number)
 {
     const struct message *message = &line->list.items[number];
-    struct mqtt_property properties[sizeof line->list.properties / sizeof line->list.properties[0]];
-    struct mqtt_publish packet = packet_of(line, message, properties);
+    struct mqtt_publish packet = packet_of(line, message);
     lower_to_limits(line, &packet, mqtt_client_limits(client));
     if (packet.qos == 0 && !line->keeps) {
         refuse_unsent(slot, number, METRIC_REFUSED_OTHER,

@@ -90,9 +90,6 @@ const struct mqtt_limits *mqtt_client_limits(const struct mqtt_client *client); 
  * for the socket. */
 unsigned mqtt_client_room(const struct mqtt_client *client);
 
-struct mqtt_property {
-    struct slice name, value;
-};
 /* What stands in the content type and in the properties must be legal in MQTT, at most 65535 bytes a string: it goes out as it is.
  * (route_render makes nothing else, see struct message.) The topic is checked. */
 struct mqtt_publish {
@@ -101,7 +98,7 @@ struct mqtt_publish {
     bool retain;
     uint32_t expiry_s;         /* 0: none */
     struct slice content_type; /* empty: none. The payload format indicator is 1 when set */
-    const struct mqtt_property *properties;
+    const struct named_value *properties;
     size_t property_count;
 };
 /* Exact size of the PUBLISH packet on the wire, to hold against maximum_packet_size. */

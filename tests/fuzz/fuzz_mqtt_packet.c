@@ -252,7 +252,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     texts = fuzz_begin(data, size);
     struct slice bytes = fuzz_rest(&in);
     check_received(version, bytes);
-    struct mqtt_property properties[2] = {{fuzz_field(&texts), fuzz_field(&texts)}, {fuzz_field(&texts), fuzz_field(&texts)}};
+    struct named_value properties[2] = {{fuzz_field(&texts), fuzz_field(&texts)}, {fuzz_field(&texts), fuzz_field(&texts)}};
     struct mqtt_publish message = {
         .topic = fuzz_field(&texts), .qos = (flags >> 1 & 3) % 3, .retain = flags >> 7, .expiry_s = flags & 4};
     message.content_type = fuzz_field(&texts);

@@ -845,7 +845,7 @@ static void a_broker_without_connack_is_given_up(void **state)
 
 /* ---- publishing ---- */
 
-static const struct mqtt_property two_properties[] = {{SLICE("id"), SLICE("7")}, {SLICE("empty"), {NULL, 0}}};
+static const struct named_value two_properties[] = {{SLICE("id"), SLICE("7")}, {SLICE("empty"), {NULL, 0}}};
 
 static void a_publish_packet_is_exact_and_its_size_is_known(void **state)
 {
@@ -937,7 +937,7 @@ static void the_size_of_large_packets_counts_each_length_byte(void **state)
         assert_int_equal(mqtt_client_packet_size(client, &message), cases[i].size);
     }
     /* 130 bytes of properties: their length takes two. */
-    struct mqtt_property property = {SLICE("name"), {filler, 121}};
+    struct named_value property = {SLICE("name"), {filler, 121}};
     struct mqtt_publish message = {.topic = SLICE("abc"), .properties = &property, .property_count = 1};
     assert_int_equal(mqtt_client_packet_size(client, &message), 3 + 2 + 3 + 2 + 130);
     mqtt_client_close(&client);
@@ -1375,7 +1375,7 @@ static void topics_that_mqtt_forbids_are_not_sent(void **state)
     assert_int_equal(try_publish(client, (struct mqtt_publish){.topic = SLICE("#")}, "topic"), ERR_INVALID);
     assert_int_equal(try_publish(client, (struct mqtt_publish){.topic = {filler, 65536}}, "topic"), ERR_INVALID);
     assert_int_equal(try_publish(client, (struct mqtt_publish){.topic = {filler, 65535}}, ""), ERR_NONE);
-    struct mqtt_property longest = {{filler, 65535}, {filler, 65535}};
+    struct named_value longest = {{filler, 65535}, {filler, 65535}};
     struct mqtt_publish message = {.topic = SLICE("\xe5\x96\xb5"), .properties = &longest, .property_count = 1};
     assert_int_equal(try_publish(client, message, ""), ERR_NONE);
     assert_int_equal(expect(client, MQTT_CLIENT_ACKED).reason_code, 0);
