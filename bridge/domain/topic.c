@@ -20,8 +20,7 @@ struct encoding {
     uint8_t fates[256];
 };
 
-static const struct encoding in_text = {
-    {[0x00 ... 0x1f] = ENCODED, [0x7f] = ENCODED, [0x80 ... 0xff] = ENCODED_IF_FORBIDDEN}};
+static const struct encoding in_text = {{[0x00 ... 0x1f] = ENCODED, [0x7f] = ENCODED, [0x80 ... 0xff] = ENCODED_IF_FORBIDDEN}};
 
 static const struct encoding in_topic = {{[0x00 ... 0x1f] = ENCODED,
                                           ['#'] = ENCODED,
@@ -258,11 +257,12 @@ static void append_value(struct buf *out, struct slice value)
 
 static void append_event_name(struct buf *out, struct slice name)
 {
-    size_t start = out->size;
+    const size_t start = out->size;
     append_value(out, name);
-    for (size_t at = start; at < out->size; at++) {
-        if (out->data[at] == '.') {
-            out->data[at] = '/';
+    char *text = out->data;
+    for (size_t at = start, end = out->size; at < end; at++) {
+        if (text[at] == '.') {
+            text[at] = '/';
         }
     }
 }

@@ -53,7 +53,8 @@ static void scan_in_words(struct slice text, enum err expected, size_t expected_
 static void scan_as_scalar(struct slice text, const struct json_value *document)
 {
     struct json_value value = {0};
-    bool is_scalar = document && document->type != JSON_ARRAY && document->type != JSON_OBJECT && document->text.size == text.size;
+    bool is_scalar =
+        document && document->type != JSON_ARRAY && document->type != JSON_OBJECT && document->text.size == text.size;
     assert_int_equal(jsonscan_scalar(text, &value), is_scalar);
     if (is_scalar) {
         assert_int_equal(value.type, document->type);
