@@ -443,42 +443,51 @@ void event_encode_head(const struct event *event, struct buf *head)
 
 /* What is left of a head; a reader that fails leaves nothing and reads zeros from then on. */
 struct reader {
-    struct slice rest;
+    const unsigned char *at, *end;
     bool failed;
 };
 
+static struct reader reader_of(struct slice head)
+{
+    const unsigned char *start = (const unsigned char *)(head.size > 0 ? head.data : "");
+    return (struct reader){.at = start, .end = start + head.size};
+}
+
+static uint64_t reader_fail(struct reader *r)
+{
+    r->at = r->end;
+    r->failed = true;
+    return 0;
+}
+
 static struct slice take_bytes(struct reader *r, uint64_t size)
 {
-    r->failed = r->failed || size > r->rest.size;
-    if (r->failed) {
-        return (struct slice){0};
+    if (size > (size_t)(r->end - r->at)) {
+        size = reader_fail(r);
     }
-    struct slice taken = {r->rest.data, (size_t)size};
-    r->rest = (struct slice){r->rest.data + size, r->rest.size - (size_t)size};
+    struct slice taken = {(const char *)r->at, (size_t)size};
+    r->at += size;
     return taken;
 }
 
 static uint64_t take_integer(struct reader *r)
 {
-    const unsigned char *at = (const unsigned char *)r->rest.data;
     uint64_t value = 0;
-    for (size_t i = 0; i < 9 && i < r->rest.size; i++) {
-        value |= (uint64_t)(at[i] & 0x7f) << 7 * i;
-        if (!(at[i] & 0x80)) {
-            r->failed = r->failed || (at[i] == 0 && i > 0); /* there is one way to write a number */
-            r->rest = (struct slice){r->rest.data + i + 1, r->rest.size - i - 1};
-            return r->failed ? 0 : value;
+    for (unsigned shift = 0; shift < 63 && r->at < r->end; shift += 7) {
+        const unsigned char byte = *r->at++;
+        value |= (uint64_t)(byte & 0x7f) << shift;
+        if (byte < 0x80) {
+            return byte == 0 && shift > 0 ? reader_fail(r) : value; /* there is one way to write a number */
         }
     }
-    r->failed = true;
-    return 0;
+    return reader_fail(r);
 }
 
 static struct slice take_span(struct reader *r, struct slice body)
 {
     uint64_t offset = take_integer(r), size = take_integer(r);
-    r->failed = r->failed || size == 0 || offset > body.size || size > body.size - offset;
-    if (r->failed) {
+    if (size == 0 || offset > body.size || size > body.size - offset) {
+        reader_fail(r);
         return (struct slice){0};
     }
     return (struct slice){body.data + offset, (size_t)size};
@@ -490,7 +499,7 @@ static void take_field(struct reader *r, size_t i, struct members *members, stru
     struct json_value *value = &members->field[i];
     value->text = literal;
     if (!r->failed && fields[i].type != FIELD_ANY) {
-        r->failed = jsonscan_document(literal, value, NULL, NULL) != ERR_NONE || value->text.size != literal.size;
+        r->failed = !jsonscan_scalar(literal, value);
         members->escaped_bytes += scratch_bytes(value);
     }
 }
@@ -511,7 +520,7 @@ static bool read_head(struct slice head, struct event *event, struct members *me
     if (!take_checksum(&head, event->body)) {
         return false;
     }
-    struct reader r = {.rest = head};
+    struct reader r = reader_of(head);
     struct slice version = take_bytes(&r, 1);
     r.failed = r.failed || version.data[0] != HEAD_VERSION;
     for (size_t i = 0; i < FIELD_COUNT; i++) {
@@ -520,7 +529,7 @@ static bool read_head(struct slice head, struct event *event, struct members *me
     struct slice traceparent = take_bytes(&r, take_integer(&r));
     struct slice tracestate = take_bytes(&r, take_integer(&r));
     event_set_trace(event, traceparent, tracestate);
-    return !r.failed && r.rest.size == 0 && event->traceparent.size == traceparent.size &&
+    return !r.failed && r.at == r.end && event->traceparent.size == traceparent.size &&
            event->tracestate.size == tracestate.size;
 }
 
@@ -549,7 +558,7 @@ enum { LABEL_SEPARATOR = '\n' };
 
 bool event_label(struct slice head, struct slice body, struct buf *out)
 {
-    struct reader r = {.rest = head};
+    struct reader r = reader_of(head);
     struct slice version = take_bytes(&r, 1), spans[FIELD_NAME + 1];
     r.failed = r.failed || version.data[0] != HEAD_VERSION;
     for (size_t i = 0; i <= FIELD_NAME; i++) {

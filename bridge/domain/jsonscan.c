@@ -515,6 +515,18 @@ enum err jsonscan_document(struct slice text, struct json_value *value, size_t *
     return jsonscan_members(text, value, NULL, NULL, offset, why);
 }
 
+bool jsonscan_scalar(struct slice text, struct json_value *value)
+{
+    const unsigned char *start = (const unsigned char *)(text.size > 0 ? text.data : "");
+    struct scanner s = scanner_of(start, start + text.size);
+    const unsigned char *at = scan_scalar(&s, start);
+    if (!at || at != s.end) {
+        return false;
+    }
+    *value = value_of(&s, start, at);
+    return true;
+}
+
 void jsonscan_enter(struct json_iterator *it, const struct json_value *container)
 {
     ASSERT(container->type == JSON_ARRAY || container->type == JSON_OBJECT);

@@ -1,8 +1,8 @@
 /* From an event to its messages.
  *
- * Topics and property values are made one behind the other in list->text, which moves as it grows; so their slices get only
- * their sizes at first, and settle gives them their addresses when the last one is made. An envelope is made after that, out
- * of the settled properties, in a buffer of its own.
+ * Topics, and property values that are not taken as they stand, are made one behind the other in list->text, which moves as it
+ * grows; so their slices get only their sizes at first, and settle gives them their addresses when the last one is made. An
+ * envelope is made after that, out of the settled properties, in a buffer of its own.
  *
  * No text can grow without bound: topic.h stops soon after TOPIC_MAX_BYTES, and the first topic that is too long ends the
  * rendering. TEXT_LIMIT is over what can come together, so a failed buffer always means that memory is short, which passes,
@@ -128,7 +128,8 @@ void route_table_unref(struct route_table **table)
 }
 
 /* Matches '*' greedily from left to right and goes back to the last one only: what an earlier one could take more, the last
- * one can take as well. So the work is bounded by the product of the lengths, whatever the pattern. */
+ * one can take as well. So the work is bounded by the product of the lengths, whatever the pattern. A '*' at the end, most often
+ * the whole pattern, takes all that is left without looking. */
 bool route_pattern_matches(struct slice pattern, struct slice name)
 {
     size_t star = SIZE_MAX; /* the last one seen */
@@ -138,6 +139,9 @@ bool route_pattern_matches(struct slice pattern, struct slice name)
         if (p < pattern.size && pattern.data[p] == '*') {
             star = p++;
             star_at = at;
+            if (p == pattern.size) {
+                return true;
+            }
         } else if (p < pattern.size && pattern.data[p] == name.data[at]) {
             p++;
             at++;
@@ -264,19 +268,29 @@ static void add_property(struct message_list *list, struct slice name, struct sl
 {
     ASSERT(list->property_count < sizeof list->properties / sizeof list->properties[0]);
     if (value.size > 0) {
-        list->properties[list->property_count++] = (struct message_property){name, value};
+        list->properties[list->property_count++] = (struct named_value){name, value};
     }
 }
 
 /* A value that is made by append, behind prefix, in list->text. */
-static void add_made(struct message_list *list, struct slice name, const char *prefix,
+static void add_made(struct message_list *list, struct slice name, struct slice prefix,
                      void (*append)(struct buf *out, struct slice text), struct slice text)
 {
     if (text.size > 0) {
         size_t start = list->text.size;
-        buf_append_text(&list->text, prefix);
+        buf_append(&list->text, prefix);
         append(&list->text, text);
         add_property(list, name, (struct slice){NULL, list->text.size - start});
+    }
+}
+
+/* A field of the event: as it stands there, or made legal. */
+static void add_field(struct message_list *list, struct slice name, struct slice text)
+{
+    if (slice_plain_prefix(text) == text.size) {
+        add_property(list, name, text);
+    } else {
+        add_made(list, name, SLICE(""), topic_append_mqtt_text, text);
     }
 }
 
@@ -289,14 +303,14 @@ static struct attributes add_properties(struct message_list *list, const struct 
 {
     struct attributes ends;
     add_property(list, SLICE("specversion"), SLICE("1.0"));
-    add_made(list, SLICE("id"), "", topic_append_mqtt_text, event->id);
-    add_made(list, SLICE("source"), "https://meowflow.com.cn/apps/", topic_append_uri_segment, event->app_id);
-    add_made(list, SLICE("type"), "cn.com.meowflow.", topic_append_mqtt_text, event->name);
-    add_made(list, SLICE("subject"), "", topic_append_mqtt_text, event->object_id);
+    add_field(list, SLICE("id"), event->id);
+    add_made(list, SLICE("source"), SLICE("https://meowflow.com.cn/apps/"), topic_append_uri_segment, event->app_id);
+    add_made(list, SLICE("type"), SLICE("cn.com.meowflow."), topic_append_mqtt_text, event->name);
+    add_field(list, SLICE("subject"), event->object_id);
     add_property(list, SLICE("time"), rfc3339_parse(event->push_time, NULL) ? event->push_time : (struct slice){0});
     ends.core = list->property_count;
-    add_made(list, SLICE("appid"), "", topic_append_mqtt_text, event->app_id);
-    add_made(list, SLICE("webhookid"), "", topic_append_mqtt_text, event->webhook_id);
+    add_field(list, SLICE("appid"), event->app_id);
+    add_field(list, SLICE("webhookid"), event->webhook_id);
     add_property(list, SLICE("traceparent"), event->traceparent);
     add_property(list, SLICE("tracestate"), event->tracestate);
     add_property(list, SLICE("replay"), event->is_replay ? SLICE("1") : (struct slice){0});
@@ -337,7 +351,7 @@ static void settle(struct message_list *list)
 
 /* The envelope */
 
-static void append_members(struct buf *out, const struct message_property *properties, size_t count)
+static void append_members(struct buf *out, const struct named_value *properties, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         buf_append_char(out, '"');
@@ -362,7 +376,7 @@ static enum route_verdict make_cloudevent(struct message_list *list, struct slic
     }
     buf_append_char(out, '{');
     append_members(out, list->properties, ends.core);
-    append_members(out, &(struct message_property){SLICE("datacontenttype"), JSON_TYPE}, 1);
+    append_members(out, &(struct named_value){SLICE("datacontenttype"), JSON_TYPE}, 1);
     append_members(out, list->properties + ends.core, ends.all - ends.core);
     buf_append_text(out, "\"data\":");
     buf_append(out, payload);

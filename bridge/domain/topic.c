@@ -13,35 +13,49 @@
 #include <stdbool.h>
 #include <string.h>
 
+/* What becomes of a character, by its first byte. */
+enum fate { STAYS = 0, ENCODED, ENCODED_IF_FORBIDDEN };
+
 struct encoding {
-    bool ascii[128]; /* true: is encoded */
-    bool all_else;   /* beyond ASCII everything is encoded, not only what is forbidden */
+    uint8_t fates[256];
 };
 
-static const struct encoding in_text = {.ascii = {[0x00 ... 0x1f] = true, [0x7f] = true}};
+static const struct encoding in_text = {{[0x00 ... 0x1f] = ENCODED, [0x7f] = ENCODED, [0x80 ... 0xff] = ENCODED_IF_FORBIDDEN}};
 
-static const struct encoding in_topic = {
-    .ascii = {[0x00 ... 0x1f] = true, ['#'] = true, ['%'] = true, ['+'] = true, ['/'] = true, [0x7f] = true}};
+static const struct encoding in_topic = {{[0x00 ... 0x1f] = ENCODED,
+                                          ['#'] = ENCODED,
+                                          ['%'] = ENCODED,
+                                          ['+'] = ENCODED,
+                                          ['/'] = ENCODED,
+                                          [0x7f] = ENCODED,
+                                          [0x80 ... 0xff] = ENCODED_IF_FORBIDDEN}};
 
-/* What is left are the unreserved characters of RFC 3986, 2.3: letters, digits, '-', '.', '_', '~'. */
-static const struct encoding in_uri = {.ascii = {[0x00 ... ','] = true,
-                                                 ['/'] = true,
-                                                 [':' ... '@'] = true,
-                                                 ['[' ... '^'] = true,
-                                                 ['`'] = true,
-                                                 ['{' ... '}'] = true,
-                                                 [0x7f] = true},
-                                       .all_else = true};
+/* What stays are the unreserved characters of RFC 3986, 2.3: letters, digits, '-', '.', '_', '~'. */
+static const struct encoding in_uri = {{[0x00 ... ','] = ENCODED,
+                                        ['/'] = ENCODED,
+                                        [':' ... '@'] = ENCODED,
+                                        ['[' ... '^'] = ENCODED,
+                                        ['`'] = ENCODED,
+                                        ['{' ... '}'] = ENCODED,
+                                        [0x7f ... 0xff] = ENCODED}};
 
-/* The length of the character at the start of s if it stays as it is, else 0. */
-static inline size_t plain_length(const struct encoding *encoding, struct slice s)
+/* The first byte from at on that must be looked at. */
+static size_t pass_staying(const struct encoding *encoding, struct slice s, size_t at)
 {
-    unsigned char first = (unsigned char)s.data[0];
-    if (first < 0x80) {
-        return !encoding->ascii[first];
+    while (at < s.size && encoding->fates[(unsigned char)s.data[at]] == STAYS) {
+        at++;
     }
+    return at;
+}
+
+/* The length of the character at the start of s if it stays all the same, else 0. */
+static size_t allowed_length(const struct encoding *encoding, struct slice s)
+{
     uint32_t code_point;
-    size_t length = encoding->all_else ? 0 : utf8_decode(s, &code_point);
+    if (encoding->fates[(unsigned char)s.data[0]] == ENCODED) {
+        return 0;
+    }
+    size_t length = utf8_decode(s, &code_point);
     return length && !utf8_is_forbidden_in_mqtt(code_point) ? length : 0;
 }
 
@@ -57,8 +71,8 @@ static void append_encoded(struct buf *out, const struct encoding *encoding, str
     /* Encoding never shortens: what is cut here stays too long, and a hostile value costs no more than this. */
     text.size = text.size > TOPIC_MAX_BYTES ? TOPIC_MAX_BYTES + 1 : text.size;
     size_t run = 0; /* start of the run that stays as it is */
-    for (size_t at = encoding == &in_text ? slice_plain_prefix(text) : 0; at < text.size;) {
-        size_t length = plain_length(encoding, (struct slice){text.data + at, text.size - at});
+    for (size_t at = pass_staying(encoding, text, 0); at < text.size; at = pass_staying(encoding, text, at)) {
+        size_t length = allowed_length(encoding, (struct slice){text.data + at, text.size - at});
         if (length > 0) {
             at += length;
             continue;
@@ -243,11 +257,12 @@ static void append_value(struct buf *out, struct slice value)
 
 static void append_event_name(struct buf *out, struct slice name)
 {
-    size_t start = out->size;
+    const size_t start = out->size;
     append_value(out, name);
-    for (size_t at = start; at < out->size; at++) {
-        if (out->data[at] == '.') {
-            out->data[at] = '/';
+    char *text = out->data;
+    for (size_t at = start, end = out->size; at < end; at++) {
+        if (text[at] == '.') {
+            text[at] = '/';
         }
     }
 }

@@ -36,6 +36,7 @@ struct line {
     struct window window;
     int64_t due_ms;
     bool stopping;
+    int64_t burst_us, burst_wall_ms; /* when the last burst began: what goes in one goes at one time */
 
     /* the event that was decoded and rendered last */
     struct event event;
@@ -278,7 +279,6 @@ static void choose_routes(struct line *line, struct slot *slot)
 /* True if line->list holds the event's messages. Else the event is dead now, or sending pauses. */
 static bool render(struct line *line, struct slot *slot)
 {
-    int64_t wall_ms = clock_wall_ms();
     enum err err = decode(line, slot);
     if (err == ERR_CORRUPT) {
         metrics_add(METRIC_REFUSED_DAMAGED, 1);
@@ -290,9 +290,9 @@ static bool render(struct line *line, struct slot *slot)
         return false;
     }
     choose_routes(line, slot);
-    enum route_verdict verdict = route_render(slot->routes, &line->event, wall_ms, &line->list);
+    enum route_verdict verdict = route_render(slot->routes, &line->event, line->burst_wall_ms, &line->list);
     if (verdict == ROUTE_OK) {
-        slot_rendered(slot, (unsigned)line->list.count, wall_ms);
+        slot_rendered(slot, (unsigned)line->list.count, line->burst_wall_ms);
         return true;
     }
     if (verdict == ROUTE_NO_MEMORY) {
@@ -351,23 +351,16 @@ static void lower_to_limits(struct line *line, struct mqtt_publish *packet, cons
     }
 }
 
-_Static_assert(sizeof(struct mqtt_property) == sizeof(struct message_property), "both are a name and a value");
-
-/* properties: room for message->property_count; the two levels have a type each. */
-static struct mqtt_publish packet_of(const struct line *line, const struct message *message, struct mqtt_property *properties)
+static struct mqtt_publish packet_of(const struct line *line, const struct message *message)
 {
     struct mqtt_publish packet = {
         .topic = message->topic, .payload = message->payload, .qos = message->qos, .retain = message->retain};
-    if (line->version < 5) {
-        return packet;
+    if (line->version >= 5) {
+        packet.expiry_s = message->expiry_s;
+        packet.content_type = message->content_type;
+        packet.properties = message->properties;
+        packet.property_count = message->property_count;
     }
-    for (size_t i = 0; i < message->property_count; i++) {
-        properties[i] = (struct mqtt_property){message->properties[i].name, message->properties[i].value};
-    }
-    packet.expiry_s = message->expiry_s;
-    packet.content_type = message->content_type;
-    packet.properties = properties;
-    packet.property_count = message->property_count;
     return packet;
 }
 
@@ -394,8 +387,7 @@ static void refuse_unsent(struct slot *slot, unsigned number, enum metric metric
 static bool send_message(struct line *line, struct mqtt_client *client, struct slot *slot, unsigned number)
 {
     const struct message *message = &line->list.items[number];
-    struct mqtt_property properties[sizeof line->list.properties / sizeof line->list.properties[0]];
-    struct mqtt_publish packet = packet_of(line, message, properties);
+    struct mqtt_publish packet = packet_of(line, message);
     lower_to_limits(line, &packet, mqtt_client_limits(client));
     if (packet.qos == 0 && !line->keeps) {
         refuse_unsent(slot, number, METRIC_REFUSED_OTHER,
@@ -412,7 +404,7 @@ static bool send_message(struct line *line, struct mqtt_client *client, struct s
     struct error why;
     switch (mqtt_client_publish(client, &packet, &mid, &why)) {
     case ERR_NONE:
-        window_sent(&line->window, line->window.next, number, mid, message->unheard == ROUTE_DEAD, clock_mono_ms());
+        window_sent(&line->window, line->window.next, number, mid, message->unheard == ROUTE_DEAD, line->burst_us / 1000);
         metrics_add(METRIC_MQTT_RETRIED, again);
         return true;
     case ERR_INVALID:
@@ -431,7 +423,7 @@ static bool may_go_now(struct line *line, struct mqtt_client *client)
     if (mqtt_client_room(client) == 0 || line->window.flight_count == line->window.flight_capacity) {
         return false;
     }
-    if (rate_take(&line->rate, clock_mono_us())) {
+    if (rate_take(&line->rate, line->burst_us)) {
         return true;
     }
     (void)is_time(line, clock_mono_ms() + rate_wait_ms(&line->rate));
@@ -504,6 +496,8 @@ bool line_turn(struct line *line, struct mqtt_client *client)
     if (!slot) {
         return false;
     }
+    line->burst_us = clock_mono_us();
+    line->burst_wall_ms = clock_wall_ms();
     mqtt_client_burst(client, true);
     while (slot && send_event(line, client, slot)) {
         slot = next_event(line);
@@ -663,6 +657,7 @@ static bool bury(struct line *line, const struct slot *slot)
 bool line_settle(struct line *line)
 {
     struct window *window = &line->window;
+    const int64_t wall_ms = clock_wall_ms();
     uint64_t settled = 0;
     uint64_t published = 0;
     while (!window_is_empty(window)) {
@@ -673,7 +668,7 @@ bool line_settle(struct line *line)
         settled = slot->stored->seq;
         published += !slot->reason;
         if (!slot->reason && !slot->stored->is_replay) {
-            metrics_observe(HISTOGRAM_EVENT_DELAY, (clock_wall_ms() - slot->stored->accepted_ms) * 1000);
+            metrics_observe(HISTOGRAM_EVENT_DELAY, (wall_ms - slot->stored->accepted_ms) * 1000);
         }
         if (line->blame.accused == settled) {
             line->blame = (struct blame){0};

@@ -1053,20 +1053,7 @@ size_t mqtt_client_packet_size(const struct mqtt_client *client, const struct mq
     return mqtt_packet_publish_size(client->version, message);
 }
 
-static enum err check_properties(const struct mqtt_publish *message, struct error *why)
-{
-    if (!is_mqtt_string(message->content_type)) {
-        return error_set(why, ERR_INVALID, "the content type is not what MQTT allows in a string");
-    }
-    for (size_t i = 0; i < message->property_count; i++) {
-        if (!is_mqtt_string(message->properties[i].name) || !is_mqtt_string(message->properties[i].value)) {
-            return error_set(why, ERR_INVALID, "user property %zu (%.*s) is not what MQTT allows in a string", i + 1,
-                             SLICE_ARGS(message->properties[i].name));
-        }
-    }
-    return ERR_NONE;
-}
-
+/* Content type and properties are not looked at: those who make them answer for them, see struct mqtt_publish. */
 static enum err check_message(const struct mqtt_client *client, const struct mqtt_publish *message, struct error *why)
 {
     const struct mqtt_limits *limits = &client->limits;
@@ -1085,10 +1072,10 @@ static enum err check_message(const struct mqtt_client *client, const struct mqt
         return error_set(why, ERR_INVALID, "a packet of %zu bytes is over the broker's limit of %u", size,
                          limits->maximum_packet_size);
     }
-    if (mqtt_packet_remaining_length(client->version, message) > MQTT_REMAINING_LENGTH_MAX) {
+    if (size > MQTT_PACKET_MAX) {
         return error_set(why, ERR_INVALID, "a packet of %zu bytes is more than MQTT has", size);
     }
-    return client->version == 5 ? check_properties(message, why) : ERR_NONE;
+    return ERR_NONE;
 }
 
 static void begin_waiting(struct mqtt_client *client, uint16_t id, int qos)

@@ -39,14 +39,9 @@ static size_t remaining_length(int version, const struct mqtt_publish *message, 
     return version == 5 ? length + varint_size(properties) + properties : length;
 }
 
-size_t mqtt_packet_remaining_length(int version, const struct mqtt_publish *message)
-{
-    return remaining_length(version, message, properties_size(message));
-}
-
 size_t mqtt_packet_publish_size(int version, const struct mqtt_publish *message)
 {
-    size_t length = mqtt_packet_remaining_length(version, message);
+    size_t length = remaining_length(version, message, properties_size(message));
     return 1 + varint_size(length) + length;
 }
 
@@ -85,6 +80,7 @@ static char *put_bytes(char *at, struct slice s)
 
 static char *put_string(char *at, struct slice s)
 {
+    ASSERT(s.size <= UINT16_MAX);
     return put_bytes(put_two(at, s.size), s);
 }
 

@@ -6,8 +6,8 @@
 
 #include "meowbridge/mqtt_client.h"
 
-/* The largest remaining length that there is (OASIS MQTT 5, 1.5.5). */
-#define MQTT_REMAINING_LENGTH_MAX 268435455u
+/* The largest packet that there is: type, and a remaining length of four bytes, as long as that can say (OASIS MQTT 5, 1.5.5). */
+#define MQTT_PACKET_MAX (1u + 4u + 268435455u)
 /* The largest packets that a broker may send us. A subscription, which would bring larger ones, is never made. */
 #define MQTT_CONNACK_MAX 8192u
 #define MQTT_RECEIVED_MAX (256u << 10)
@@ -29,7 +29,6 @@ enum mqtt_packet_type {
 
 /* Of the whole PUBLISH packet (OASIS MQTT 5, 3.3). */
 size_t mqtt_packet_publish_size(int version, const struct mqtt_publish *message);
-size_t mqtt_packet_remaining_length(int version, const struct mqtt_publish *message);
 /* Appends it; out->failed without memory. Strings and sizes must have been checked. id: not 0; QoS 0 has none on the wire. */
 void mqtt_packet_append_publish(struct buf *out, int version, const struct mqtt_publish *message, uint16_t id);
 /* PUBACK, PUBREC, PUBREL and PUBCOMP, that say success. */

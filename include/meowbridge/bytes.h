@@ -13,6 +13,11 @@ struct slice {
     size_t size;
 };
 
+/* A user property of MQTT, or an attribute of CloudEvents. */
+struct named_value {
+    struct slice name, value;
+};
+
 #define SLICE(literal) ((struct slice){(literal), sizeof(literal) - 1})
 /* For printf("%.*s"). */
 #define SLICE_ARGS(s) (int)(s).size, ((s).data ? (s).data : "")

@@ -35,6 +35,9 @@ struct json_iterator {
  * *value is set on success only. */
 MUST_CHECK enum err jsonscan_document(struct slice text, struct json_value *value, size_t *offset, struct error *why);
 
+/* True if the text is one string, number, true, false or null and nothing else, no white space either; *value is set then only. */
+bool jsonscan_scalar(struct slice text, struct json_value *value);
+
 /* As jsonscan_document, and tells of each member of the object while it validates, in order, if the text is an object; each may
  * be NULL. One pass is all that the text gets. What stands behind the member is not validated yet: only after ERR_NONE is what
  * each was told to be relied on. name is a string value with its quotes; both values are borrowed for the call, their slices are

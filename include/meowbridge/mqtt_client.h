@@ -90,22 +90,21 @@ const struct mqtt_limits *mqtt_client_limits(const struct mqtt_client *client); 
  * for the socket. */
 unsigned mqtt_client_room(const struct mqtt_client *client);
 
-struct mqtt_property {
-    struct slice name, value;
-};
+/* What stands in the content type and in the properties must be legal in MQTT, at most 65535 bytes a string: it goes out as it is.
+ * (route_render makes nothing else, see struct message.) The topic is checked. */
 struct mqtt_publish {
     struct slice topic, payload;
     int qos;
     bool retain;
     uint32_t expiry_s;         /* 0: none */
     struct slice content_type; /* empty: none. The payload format indicator is 1 when set */
-    const struct mqtt_property *properties;
+    const struct named_value *properties;
     size_t property_count;
 };
 /* Exact size of the PUBLISH packet on the wire, to hold against maximum_packet_size. */
 size_t mqtt_client_packet_size(const struct mqtt_client *client, const struct mqtt_publish *message);
 /* Sends a message; copies all. Only while connected and with room. mid identifies the ACKED event. ERR_CLOSED: the connection
- * broke (CLOSED follows); ERR_INVALID: this message can never be sent here (its topic, a string, or
+ * broke (CLOSED follows); ERR_INVALID: this message can never be sent here (its topic, or
  * the broker's limits on size, QoS or retain; why says which); ERR_MEMORY. */
 MUST_CHECK enum err mqtt_client_publish(struct mqtt_client *client, const struct mqtt_publish *message, int *mid,
                                         struct error *why);

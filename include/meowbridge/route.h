@@ -42,10 +42,6 @@ bool route_pattern_matches(struct slice pattern, struct slice name);
 /* True if some route takes events of this name. */
 bool route_table_matches(const struct route_table *table, struct slice event_name);
 
-struct message_property {
-    struct slice name, value;
-};
-
 /* One MQTT message to be. All slices are borrowed from the event and from the message_list's own buffer. Everything in them
  * is legal in MQTT: topic 1..65535 bytes, property names and values at most 65535 bytes, no forbidden characters. */
 struct message {
@@ -53,10 +49,10 @@ struct message {
     int qos;
     bool retain;
     enum route_unheard unheard;
-    bool has_run_out;                          /* its route's expiry has passed: it is not to be published */
-    uint32_t expiry_s;                         /* what is left, rounded up to at least 1; 0: none */
-    struct slice content_type;                 /* never empty */
-    const struct message_property *properties; /* user properties, in order, shared by all messages of the event */
+    bool has_run_out;                     /* its route's expiry has passed: it is not to be published */
+    uint32_t expiry_s;                    /* what is left, rounded up to at least 1; 0: none */
+    struct slice content_type;            /* never empty */
+    const struct named_value *properties; /* user properties, in order, shared by all messages of the event */
     size_t property_count;
 };
 
@@ -65,7 +61,7 @@ struct message {
 struct message_list {
     struct message items[ROUTE_MAX_MESSAGES];
     size_t count;
-    struct message_property properties[16];
+    struct named_value properties[16];
     size_t property_count;
     struct buf text;       /* topics and encoded property values */
     struct buf cloudevent; /* the payload of ROUTE_CLOUDEVENT, made once for all routes that want it */

@@ -232,7 +232,6 @@ static void check_publish(int version, const struct mqtt_publish *m)
     put(&packet, 0x30 + (size_t)m->qos * 2 + m->retain, 1);
     put_varint(&packet, body.size);
     buf_append(&packet, buf_slice(&body));
-    ASSERT(mqtt_packet_remaining_length(version, m) == body.size);
     ASSERT(mqtt_packet_publish_size(version, m) == packet.size);
     struct buf written;
     buf_init(&written, 1 << 24);
@@ -253,7 +252,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     texts = fuzz_begin(data, size);
     struct slice bytes = fuzz_rest(&in);
     check_received(version, bytes);
-    struct mqtt_property properties[2] = {{fuzz_field(&texts), fuzz_field(&texts)}, {fuzz_field(&texts), fuzz_field(&texts)}};
+    struct named_value properties[2] = {{fuzz_field(&texts), fuzz_field(&texts)}, {fuzz_field(&texts), fuzz_field(&texts)}};
     struct mqtt_publish message = {
         .topic = fuzz_field(&texts), .qos = (flags >> 1 & 3) % 3, .retain = flags >> 7, .expiry_s = flags & 4};
     message.content_type = fuzz_field(&texts);

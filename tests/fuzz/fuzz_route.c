@@ -36,7 +36,7 @@ static void check_properties(const struct message_list *list, bool is_replay)
 {
     size_t at = 0;
     for (size_t i = 0; i < list->property_count; i++, at++) {
-        const struct message_property *property = &list->properties[i];
+        const struct named_value *property = &list->properties[i];
         while (at < NAMES && !slice_equal(property->name, slice_of(names[at]))) {
             at++;
         }

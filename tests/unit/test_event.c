@@ -866,6 +866,8 @@ static void hand_made_heads_are_refused(void **state)
         {2, 1, {"\x00", 1}},                                              /* an empty literal */
         {1, 1, {"\x09", 1}},                                              /* a literal beside itself */
         {1, 2, {"\x09\x09", 2}},                                          /* a literal with the space before it */
+        {2, 1, {"\x09", 1}},                                              /* a literal with the comma behind it */
+        {1, 2, {"\x13\x02", 2}},                                          /* no literal, but white space */
     };
     for (size_t i = 0; i < LENGTH(cases); i++) {
         buf_init(&head, EVENT_HEAD_MAX);

@@ -49,6 +49,22 @@ static void scan_in_words(struct slice text, enum err expected, size_t expected_
     free(longer);
 }
 
+/* A scalar is a document of one literal with nothing around it. document: NULL if the text is none. */
+static void scan_as_scalar(struct slice text, const struct json_value *document)
+{
+    struct json_value value = {0};
+    bool is_scalar =
+        document && document->type != JSON_ARRAY && document->type != JSON_OBJECT && document->text.size == text.size;
+    assert_int_equal(jsonscan_scalar(text, &value), is_scalar);
+    if (is_scalar) {
+        assert_int_equal(value.type, document->type);
+        assert_int_equal(value.is_integer, document->is_integer);
+        assert_int_equal(value.has_escapes, document->has_escapes);
+        assert_ptr_equal(value.text.data, text.data);
+        assert_int_equal(value.text.size, text.size);
+    }
+}
+
 /* Scans a copy that ends where its memory ends, so that AddressSanitizer sees one byte read too many. */
 static enum err scan(struct slice text, enum json_type *type, size_t *offset, struct error *why)
 {
@@ -61,6 +77,7 @@ static enum err scan(struct slice text, enum json_type *type, size_t *offset, st
     enum err err = jsonscan_document((struct slice){copy, text.size}, &value, &at, &found);
     scan_with_members((struct slice){copy, text.size}, err, at, found.text);
     scan_in_words((struct slice){copy, text.size}, err, at, found.text);
+    scan_as_scalar((struct slice){copy, text.size}, err ? NULL : &value);
     if (err && offset) {
         *offset = at;
     }

@@ -845,7 +845,7 @@ static void a_broker_without_connack_is_given_up(void **state)
 
 /* ---- publishing ---- */
 
-static const struct mqtt_property two_properties[] = {{SLICE("id"), SLICE("7")}, {SLICE("empty"), {NULL, 0}}};
+static const struct named_value two_properties[] = {{SLICE("id"), SLICE("7")}, {SLICE("empty"), {NULL, 0}}};
 
 static void a_publish_packet_is_exact_and_its_size_is_known(void **state)
 {
@@ -937,7 +937,7 @@ static void the_size_of_large_packets_counts_each_length_byte(void **state)
         assert_int_equal(mqtt_client_packet_size(client, &message), cases[i].size);
     }
     /* 130 bytes of properties: their length takes two. */
-    struct mqtt_property property = {SLICE("name"), {filler, 121}};
+    struct named_value property = {SLICE("name"), {filler, 121}};
     struct mqtt_publish message = {.topic = SLICE("abc"), .properties = &property, .property_count = 1};
     assert_int_equal(mqtt_client_packet_size(client, &message), 3 + 2 + 3 + 2 + 130);
     mqtt_client_close(&client);
@@ -1355,7 +1355,7 @@ static void what_the_broker_does_not_take_is_not_sent(void **state)
     stop_peer(&peer);
 }
 
-static void strings_that_mqtt_forbids_are_not_sent(void **state)
+static void topics_that_mqtt_forbids_are_not_sent(void **state)
 {
     (void)state;
     static struct peer peer;
@@ -1366,15 +1366,7 @@ static void strings_that_mqtt_forbids_are_not_sent(void **state)
     static const struct slice bad[] = {SLICE("a\0b"),         SLICE("a\n"),          SLICE("\x7f"),    SLICE("\xff"),
                                        SLICE("\xed\xa0\x80"), SLICE("\xef\xbf\xbf"), SLICE("\xc2\x85")};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        struct mqtt_property name = {bad[i], SLICE("x")}, value = {SLICE("x"), bad[i]};
-        struct mqtt_publish message = {.topic = SLICE("a")};
         assert_int_equal(try_publish(client, (struct mqtt_publish){.topic = bad[i]}, "topic"), ERR_INVALID);
-        message.content_type = bad[i];
-        assert_int_equal(try_publish(client, message, "content type"), ERR_INVALID);
-        message = (struct mqtt_publish){.topic = SLICE("a"), .properties = &name, .property_count = 1};
-        assert_int_equal(try_publish(client, message, "user property 1"), ERR_INVALID);
-        message.properties = &value;
-        assert_int_equal(try_publish(client, message, "user property 1"), ERR_INVALID);
     }
     static char filler[65536];
     memset(filler, 'x', sizeof filler);
@@ -1383,7 +1375,7 @@ static void strings_that_mqtt_forbids_are_not_sent(void **state)
     assert_int_equal(try_publish(client, (struct mqtt_publish){.topic = SLICE("#")}, "topic"), ERR_INVALID);
     assert_int_equal(try_publish(client, (struct mqtt_publish){.topic = {filler, 65536}}, "topic"), ERR_INVALID);
     assert_int_equal(try_publish(client, (struct mqtt_publish){.topic = {filler, 65535}}, ""), ERR_NONE);
-    struct mqtt_property longest = {{filler, 65535}, {filler, 65535}};
+    struct named_value longest = {{filler, 65535}, {filler, 65535}};
     struct mqtt_publish message = {.topic = SLICE("\xe5\x96\xb5"), .properties = &longest, .property_count = 1};
     assert_int_equal(try_publish(client, message, ""), ERR_NONE);
     assert_int_equal(expect(client, MQTT_CLIENT_ACKED).reason_code, 0);
@@ -2375,7 +2367,7 @@ int main(void)
         cmocka_unit_test(a_false_pubcomp_does_not_count_for_qos_0),
         cmocka_unit_test(a_receive_maximum_of_one_is_kept),
         cmocka_unit_test(what_the_broker_does_not_take_is_not_sent),
-        cmocka_unit_test(strings_that_mqtt_forbids_are_not_sent),
+        cmocka_unit_test(topics_that_mqtt_forbids_are_not_sent),
         cmocka_unit_test(a_burst_is_sent_at_its_end),
         cmocka_unit_test(the_socket_is_set_for_silence),
         cmocka_unit_test(the_brokers_disconnect_is_told_with_its_reason),
