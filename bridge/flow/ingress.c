@@ -17,7 +17,7 @@
 enum { HANDOVER = 128, MAX_APPS = 64, RESUME_CHUNK = 256, REFUSALS_LOGGED_A_SECOND = 10, CLOCK_USES = 16 };
 enum { MAX_TRACESTATE_HEADERS = 32 }; /* as many as the list may have members */
 enum { RETRY_SOON_S = 5, RETRY_RATE_S = 1 };
-enum { KEPT_BUFFER_BYTES = 256 * 1024 }; /* what a loop's buffer may keep from one turn to the next */
+enum { KEPT_BUFFER_BYTES = 256 * 1024 }; /* what a loop's buffer may keep when it rests */
 
 const char *const ingress_single_headers[] = {"Host", SIGNATURE_HEADER, SIGNATURE_TIMESTAMP_HEADER, NULL};
 
@@ -176,7 +176,7 @@ static enum err set_open(struct app_set **out, const struct ingress_app *apps, s
 
 /* --- a loop's view of it --- */
 
-/* What many requests of one turn share: they differ by some 0.1 ms at most. */
+/* What many requests of a busy loop share: they differ by some 0.1 ms at most. */
 static void look_at_clock(struct loop *loop)
 {
     if (loop->clock_uses++ % CLOCK_USES == 0) {
@@ -436,7 +436,7 @@ static void hand_over(struct ingress *ingress, struct loop *loop)
     }
 }
 
-/* In a long turn the first events are synced while the others are still being read. */
+/* A busy loop hands its first events on while it reads the others. */
 static void take(struct ingress *ingress, struct loop *loop, struct http_request *request, struct event *event)
 {
     struct ticket *ticket = ticket_of(loop, request, event);
@@ -587,7 +587,7 @@ static void shrink(struct buf *buffer)
     }
 }
 
-static void on_turn_over(void *ctx, unsigned index)
+static void on_rest(void *ctx, unsigned index)
 {
     struct ingress *ingress = ctx;
     struct loop *loop = &ingress->loops[index];
@@ -644,7 +644,7 @@ struct http_handler ingress_handler(struct ingress *ingress)
                                  .headers = on_headers,
                                  .whole = on_whole,
                                  .resumed = on_resumed,
-                                 .turn_over = on_turn_over,
+                                 .at_rest = on_rest,
                                  .finished = on_finished,
                                  .error_body = append_error_body,
                                  .refused = on_refused};

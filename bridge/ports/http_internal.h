@@ -121,6 +121,7 @@ struct http_loop {
     unsigned crowd; /* the most connections at a tick since memory was given back */
     struct http_stream *streams;
     atomic_bool streams_rang; /* look at them */
+    int64_t rested_us; /* when it last awoke, or called handler.at_rest; clock_mono_us */
     int64_t now_ms, next_tick_ms, accept_again_ms, warn_again_ms, settle_ms;
     bool is_quiescing, is_settled, is_ending;
     struct http_linger linger;

@@ -17,6 +17,7 @@
 
 enum {
     QUIESCE_GRACE_MS = 200, /* for requests that are on their way */
+    BUSY_US = 500,          /* so long what was collected waits at most, and for the end of a turn */
     ACCEPT_BATCH = 64,
     ACCEPT_PAUSE_MS = 100, /* without a free descriptor */
     WARNING_PAUSE_MS = 10000
@@ -225,6 +226,35 @@ static int poll_timeout(struct http_loop *loop, bool accepts)
     return wait_ms < 0 ? 0 : (int)wait_ms;
 }
 
+static void hand_on(struct http_loop *loop)
+{
+    const struct http_handler *handler = &loop->server->options.handler;
+    if (handler->at_rest) {
+        handler->at_rest(handler->ctx, loop->index);
+    }
+}
+
+/* What was collected is handed on before the loop sleeps, and not while more is at hand: a batch costs much the same however large
+ * it is. */
+static int poll_at_rest(struct http_loop *loop, nfds_t count, int wait_ms)
+{
+    int ready = poll(loop->fds, count, 0);
+    bool sleeps = ready == 0 && wait_ms > 0;
+    if (sleeps) {
+        hand_on(loop);
+        ready = poll(loop->fds, count, wait_ms);
+    }
+    int64_t now_us = clock_mono_us();
+    loop->now_ms = now_us / 1000;
+    if (sleeps) {
+        loop->rested_us = now_us;
+    } else if (now_us - loop->rested_us >= BUSY_US) {
+        loop->rested_us = now_us;
+        hand_on(loop);
+    }
+    return ready;
+}
+
 /* Sleeps until there is something to do. True if connections wait to be accepted. */
 static bool wait_for_work(struct http_loop *loop)
 {
@@ -233,8 +263,7 @@ static bool wait_for_work(struct http_loop *loop)
     loop->fds[1] = (struct pollfd){.fd = loop->mhd_fd, .events = POLLIN};
     loop->fds[2] = (struct pollfd){.fd = accepts ? loop->server->listener.fd : -1, .events = POLLIN};
     size_t lingering = http_linger_poll_set(&loop->linger, loop->fds + HTTP_FIXED_FDS);
-    int ready = poll(loop->fds, HTTP_FIXED_FDS + lingering, poll_timeout(loop, accepts));
-    loop->now_ms = clock_mono_ms();
+    int ready = poll_at_rest(loop, HTTP_FIXED_FDS + lingering, poll_timeout(loop, accepts));
     heartbeat_beat(&loop->heartbeat, loop->now_ms);
     if (ready < 0) {
         return false;
@@ -250,7 +279,6 @@ static bool wait_for_work(struct http_loop *loop)
 
 static void turn(struct http_loop *loop)
 {
-    const struct http_handler *handler = &loop->server->options.handler;
     bool accepts = wait_for_work(loop);
     quiesce_step(loop);
     take_resumed(loop);
@@ -260,9 +288,6 @@ static void turn(struct http_loop *loop)
     }
     MHD_run(loop->daemon);
     http_deadline_tick(loop);
-    if (handler->turn_over) {
-        handler->turn_over(handler->ctx, loop->index);
-    }
 }
 
 /* libmicrohttpd aborts where a suspended connection is left, so what was resumed goes back to it first. */

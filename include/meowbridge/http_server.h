@@ -48,8 +48,9 @@ struct http_handler {
     void (*whole)(void *ctx, struct http_request *request);
     /* A parked request was resumed. Must answer; where the client has gone the answer is dropped. */
     void (*resumed)(void *ctx, struct http_request *request);
-    /* One turn of the loop is over: hand on what was collected in it. loop: 0 … threads-1. May be NULL. */
-    void (*turn_over)(void *ctx, unsigned loop);
+    /* The loop has done all that is at hand, or has not rested for 0.5 ms: hand on what was collected. loop: 0 … threads-1. May be
+     * NULL. */
+    void (*at_rest)(void *ctx, unsigned loop);
     /* The request is over (answered, or the client went away before handler.whole): free what user points to. Never while parked. */
     void (*finished)(void *ctx, struct http_request *request);
     /* Appends the body of an answer that the server gives by itself, status 4xx with its sentence. Any thread. */

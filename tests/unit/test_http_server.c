@@ -29,9 +29,11 @@ static struct {
     pthread_cond_t changed;
     struct http_request *parked[MAX_PARKED];
     size_t parked_count;
-    unsigned headers, wholes, resumed, finished, turns, refused, last_refused;
+    unsigned headers, wholes, resumed, finished, rests, refused, last_refused;
     bool is_blocking, is_blocked; /* of "/block" */
     bool resumes_at_once;         /* "/park" is resumed from within handler.whole */
+    int then_fd, then_wait_ms;    /* "/then" sends "/echo" there, from within handler.whole */
+    unsigned rests_at_whole[2];   /* how many there had been at the last but one, and at the last */
     char last_peer[64];
 } script;
 
@@ -42,6 +44,7 @@ static void changed(void)
 }
 
 static struct http_server *server;
+static void put_get(int fd, const char *path);
 
 static void answer_text(struct http_request *request, unsigned status, const char *text)
 {
@@ -104,7 +107,13 @@ static void on_whole(void *ctx, struct http_request *request)
     assert_string_equal(http_request_user(request), "user");
     pthread_mutex_lock(&script.mutex);
     script.wholes++;
+    script.rests_at_whole[0] = script.rests_at_whole[1];
+    script.rests_at_whole[1] = script.rests;
     changed();
+    if (path_is(request, "/then")) {
+        poll(NULL, 0, script.then_wait_ms);
+        put_get(script.then_fd, "/echo");
+    }
     if (path_is(request, "/park")) {
         park(request);
         return;
@@ -149,12 +158,12 @@ static void on_resumed(void *ctx, struct http_request *request)
     changed();
 }
 
-static void on_turn_over(void *ctx, unsigned loop)
+static void on_rest(void *ctx, unsigned loop)
 {
     assert_ptr_equal(ctx, &script);
     assert_true(loop < 64);
     pthread_mutex_lock(&script.mutex);
-    script.turns++;
+    script.rests++;
     changed();
 }
 
@@ -253,7 +262,7 @@ static struct http_server_options usual(void)
         .timeout_ms = 10000,
         .max_connections = 1000,
         .single_headers = single_headers,
-        .handler = {&script, on_headers, on_whole, on_resumed, on_turn_over, on_finished, error_body, on_refused, NULL},
+        .handler = {&script, on_headers, on_whole, on_resumed, on_rest, on_finished, error_body, on_refused, NULL},
     };
 }
 
@@ -524,8 +533,40 @@ static void a_connection_serves_many_requests(void **state)
         assert_answer(fd, 200, expected);
     }
     wait_for(&script.finished, 500);
-    wait_for(&script.turns, 1);
+    wait_for(&script.rests, 1);
     close(fd);
+    close_server();
+}
+
+/* Whether the loop rested between two requests, the second of which was at hand when the first was over. */
+static bool rests_between(int fds[2])
+{
+    put_get(fds[0], "/then");
+    assert_answer(fds[0], 200, "GET|/then|/then||");
+    assert_answer(fds[1], 200, "GET|/echo|/echo||");
+    pthread_mutex_lock(&script.mutex);
+    bool rested = script.rests_at_whole[0] != script.rests_at_whole[1];
+    pthread_mutex_unlock(&script.mutex);
+    return rested;
+}
+
+static void a_loop_rests_when_nothing_is_at_hand_or_it_was_busy_for_long(void **state)
+{
+    (void)state;
+    open_usual();
+    int fds[2] = {dial(), dial()};
+    assert_alive(fds[1]);
+    script.then_fd = fds[1];
+    int64_t until_ms = clock_mono_ms() + PATIENCE_MS;
+    while (rests_between(fds)) { /* where the machine was busy that took the loop too long */
+        assert_true(clock_mono_ms() < until_ms);
+    }
+    script.then_wait_ms = 1;
+    for (int i = 0; i < 20; i++) {
+        assert_true(rests_between(fds));
+    }
+    close(fds[0]);
+    close(fds[1]);
     close_server();
 }
 
@@ -1925,6 +1966,7 @@ int main(void)
         cmocka_unit_test(a_request_is_seen_as_it_was_sent),
         cmocka_unit_test(answers_carry_their_headers),
         cmocka_unit_test(a_connection_serves_many_requests),
+        cmocka_unit_test(a_loop_rests_when_nothing_is_at_hand_or_it_was_busy_for_long),
         cmocka_unit_test(a_chunked_body_is_put_together_and_ends_its_connection),
         cmocka_unit_test(a_client_that_leaves_a_parked_chunked_request_gives_it_back_once),
         cmocka_unit_test(a_client_that_waits_for_100_continue_gets_it_or_the_answer),

@@ -213,7 +213,7 @@ static void done(struct ingress *ingress, struct http_request *request)
 {
     struct http_handler handler = ingress_handler(ingress);
     finish(ingress, request);
-    handler.turn_over(handler.ctx, 0);
+    handler.at_rest(handler.ctx, 0);
 }
 
 static void assert_refused(struct ingress *ingress, struct http_request request, unsigned status, const char *message)
@@ -257,7 +257,7 @@ static void a_verified_event_waits_for_the_journal_and_is_then_answered(void **s
         assert_int_equal(request.answers, 0);
         assert_int_equal(append_calls, i);
         ((struct journal_append *)request.user)->why = NULL;
-        handler.turn_over(handler.ctx, 0);
+        handler.at_rest(handler.ctx, 0);
         assert_int_equal(append_calls, i + 1);
         assert_slice(appended->event->body, BODY);
         assert_true(appended->event->accepted_ms == NOW_MS);
@@ -290,8 +290,8 @@ static void what_one_turn_collects_is_one_batch_in_order(void **state)
     for (size_t i = 0; i < 3; i++) {
         requests[i] = play(ingress, "s", "/webhook", BODY);
     }
-    handler.turn_over(handler.ctx, 0);
-    handler.turn_over(handler.ctx, 0); /* nothing new: no call */
+    handler.at_rest(handler.ctx, 0);
+    handler.at_rest(handler.ctx, 0); /* nothing new: no call */
     assert_int_equal(append_calls, 1);
     struct journal_append *append = appended;
     for (size_t i = 0; i < 3; i++, append = append->next) {
@@ -392,7 +392,7 @@ static void a_secret_speaks_for_its_own_app_only(void **state)
     for (size_t i = 0; i < 2; i++) {
         struct http_request request = play(ingress, right[i], "/webhook", BODY);
         assert_true(request.parked);
-        handler.turn_over(handler.ctx, 0);
+        handler.at_rest(handler.ctx, 0);
         free_event(appended);
         done(ingress, &request);
     }
@@ -418,7 +418,7 @@ static void the_rate_limit_is_a_bucket_of_one_second(void **state)
             struct http_request request = play(ingress, "s", "/webhook", BODY);
             taken += request.parked;
             assert_true(request.parked || (request.status == 429 && request.retry_after_s > 0));
-            handler.turn_over(handler.ctx, 0);
+            handler.at_rest(handler.ctx, 0);
             if (request.parked) {
                 free_event(appended);
             }
