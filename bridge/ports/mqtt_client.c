@@ -121,12 +121,23 @@ static void set_state(struct mqtt_client *client, enum state state)
     client->closed_due |= state == CLOSED;
 }
 
+/* What begins with where itself ("127.0.0.1:1883: the broker sends and does not read") has no phrase before it. */
+static void describe_closed(struct mqtt_client *client)
+{
+    const char *where = strstr(client->text, client->where), *behind = where ? where + strlen(client->where) : NULL;
+    const bool is_behind_phrase = where && where > client->text && strncmp(behind, ": ", 2) == 0;
+    client->closed.text = client->text;
+    client->closed.cause = is_behind_phrase ? behind + 2 : client->text;
+    client->closed.names_broker = where != NULL;
+}
+
 static void __attribute__((format(printf, 2, 3))) finish(struct mqtt_client *client, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(client->text, sizeof client->text, format, arguments);
     va_end(arguments);
+    describe_closed(client);
     set_state(client, CLOSED);
 }
 
@@ -148,7 +159,6 @@ bool mqtt_client_next(struct mqtt_client *client, struct mqtt_event *event)
         client->closed_due = false;
         *event = client->closed;
         event->type = MQTT_CLIENT_CLOSED;
-        event->text = client->text;
         return true;
     }
     return false;

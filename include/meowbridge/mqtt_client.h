@@ -58,9 +58,12 @@ struct mqtt_event {
     /* ACKED: PUBACK or PUBREC/PUBCOMP reason code (0 on 3.1.1), of QoS 2 PUBREC's 0x10 with a PUBCOMP of 0.
      * CLOSED: CONNACK's (1 to 5 on 3.1.1) or DISCONNECT's, or 0. */
     uint8_t reason_code;
-    bool refused;     /* CLOSED: the broker's CONNACK refused us (password, client id, …) */
-    bool silent;      /* CLOSED: an answer was overdue (keep-alive, PUBACK, TCP time-out); the broker closed nothing */
-    const char *text; /* CLOSED: a sentence, valid until the client is closed */
+    bool refused; /* CLOSED: the broker's CONNACK refused us (password, client id, …) */
+    bool silent;  /* CLOSED: an answer was overdue (keep-alive, PUBACK, TCP time-out); the broker closed nothing */
+    /* CLOSED, valid until the client is closed: a sentence, and for whoever has said already what was lost, what stands in it
+     * behind "lost the connection to HOST:PORT: " or another such phrase; all of it where it does not begin with one. */
+    const char *text, *cause;
+    bool names_broker; /* CLOSED: text has the broker's HOST:PORT in it, an IPv6 address in brackets */
 };
 
 /* What CONNACK allows. */
