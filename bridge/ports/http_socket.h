@@ -5,11 +5,11 @@
  * through its table of dynamic symbols; functions of those names in the executable stand before the C library's and GnuTLS's
  * (http_refusal.c has more of that). So they stand here, and GnuTLS's in http_tls.c. They do what the ones behind them do, for
  * whoever calls, in any thread, and besides keep a struct http_socket for each descriptor that is a connection of a server. What
- * is called for any other descriptor, what is only looked at (MSG_PEEK), and what GnuTLS receives, which is not the client's text,
- * passes through: that costs one look into a table. Three things are done here:
+ * is called for any other descriptor, and what is only looked at (MSG_PEEK), passes through: that costs one look into a table. Three
+ * things are done here, the latter two whether libmicrohttpd receives by itself or GnuTLS for it:
  *
- *   Bytes received are followed by http_head. Where libmicrohttpd would not call by this way nothing would be seen of a request,
- *   and each be refused.
+ *   The client's text is followed by http_head: the bytes received, or under TLS, where they are not the text, what GnuTLS makes of
+ *   them. Where libmicrohttpd would not call by this way nothing would be seen of a request, and each be refused.
  *
  *   A parked connection stays in the epoll set. libmicrohttpd takes it out and adds it again, two system calls a request; here
  *   both are only noted. What the kernel reports meanwhile is held back, and the kernel asked to report it once more when
