@@ -979,10 +979,13 @@ static int64_t next_deadline_ms(const struct mqtt_client *client)
 /* A broker at full speed answers each message by itself, and each answer would wake us, at the broker's cost and ours. While the
  * window has room for as many messages again, all answers are awaited, else half of them, up to ACKS_AWAITED_MAX; or
  * ack_patience_ms. A broker that has been quiet for a while wakes us with its next word: looking for it every ack_patience_ms would
- * be a spin as long as it stalls. */
+ * be a spin as long as it stalls.
+ * The number follows the window exactly. Measured, that is two calls of setsockopt and one wake-up for each commit of the journal; a
+ * smaller number, which could stand for longer, is reached before the last of the answers, and then woke us for each that came. */
 static void set_low_water(struct mqtt_client *client)
 {
-    unsigned room = mqtt_client_room(client), awaited = room >= client->unanswered ? client->unanswered : client->unanswered / 2;
+    const unsigned unanswered = client->unanswered, room = mqtt_client_room(client);
+    unsigned awaited = room >= unanswered ? unanswered : unanswered / 2;
     awaited = awaited > ACKS_AWAITED_MAX ? ACKS_AWAITED_MAX : awaited;
     bool is_quiet = clock_mono_ms() - client->heard_ms > QUIET_PATIENCES * client->ack_patience_ms;
     if (client->state != CONNECTED || is_quiet || client->ack_patience_ms == 0 || awaited < ACKS_AWAITED_MIN) {
