@@ -160,8 +160,8 @@ static ssize_t receive(struct http_socket *socket, int fd, void *data, size_t si
     }
     ssize_t received = next()->recv(fd, data, size, flags);
     socket->is_drained = received > 0 && (size_t)received < size && socket->is_in_set && !socket->has_ended;
-    if (socket
-            ->is_drained) { /* the next request, behind an answer. That it can be written to is reported anew when it could not */
+    if (socket->is_drained) {
+        /* The next request, behind an answer. That it can be written to is reported anew when it could not. */
         socket->missed &= ~(uint32_t)(EPOLLIN | EPOLLOUT);
     }
     if (!socket->is_tls && received > 0) {

@@ -72,8 +72,8 @@ struct http_server_options {
     int64_t timeout_ms;
     unsigned max_connections;        /* over all loops */
     unsigned max_connections_per_ip; /* 0: no limit */
-    const char *const
-        *single_headers; /* at most 8 names that may stand once only, NULL-terminated; may be NULL; borrowed for ever */
+    /* At most 8 names that may stand once only, NULL-terminated; may be NULL; borrowed for ever. */
+    const char *const *single_headers;
     struct http_handler handler;
 };
 
@@ -104,8 +104,8 @@ MUST_CHECK enum err http_server_try_tls(const char *certificate_file, const char
 struct slice http_request_method(const struct http_request *request);
 struct slice http_request_target(const struct http_request *request); /* raw, as in the request line, with the query */
 struct slice http_request_path(const struct http_request *request);   /* the target up to '?' */
-struct slice http_request_header(const struct http_request *request,
-                                 const char *name); /* data NULL if absent; name without case */
+/* data NULL if absent; name without case. */
+struct slice http_request_header(const struct http_request *request, const char *name);
 /* All values of a header, in order, the first max of them in values. Returns how many there are. */
 size_t http_request_headers(const struct http_request *request, const char *name, struct slice *values, size_t max);
 struct slice http_request_body(const struct http_request *request);       /* empty before handler.whole */

@@ -42,8 +42,9 @@ struct mqtt_client_options {
     int64_t keepalive_ms;
     unsigned window;            /* messages in flight, 1 to 65535 */
     int64_t connect_timeout_ms; /* from open to CONNACK */
-    int64_t ack_patience_ms;    /* with many messages in flight, answers may wait for each other so long: one look for all; 0: no */
-    const char *will_topic;     /* NULL: no last will; else retained, QoS 1 */
+    /* With many messages in flight, answers may wait for each other so long: one look for all; 0: no. */
+    int64_t ack_patience_ms;
+    const char *will_topic; /* NULL: no last will; else retained, QoS 1 */
     struct slice will_payload;
 };
 
