@@ -18,8 +18,8 @@ struct signer {
 static pthread_once_t fetched = PTHREAD_ONCE_INIT;
 static EVP_MAC *hmac;
 static EVP_MD *sha256;
-static pthread_key_t
-    digest_contexts; /* one a thread, made at its first digest: a new one each time costs as much as the digest */
+/* One a thread, made at its first digest: a new one each time costs as much as the digest. */
+static pthread_key_t digest_contexts;
 static bool keeps_contexts;
 
 static void free_context(void *context)

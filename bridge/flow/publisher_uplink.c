@@ -237,12 +237,11 @@ static void wait_for_attempt(struct uplink *uplink, size_t next)
     enter(uplink, WAITING);
 }
 
-/* With the broker's address in front, unless it stands there already: among several, one must know which. */
-static void note_error(struct uplink *uplink, const char *why)
+/* With the broker's address in front, unless why names it: among several, one must know which. */
+static void note_error(struct uplink *uplink, const char *why, bool names_broker)
 {
-    const char *url = uplink->brokers[uplink->current].url, *scheme_end = strstr(url, "://");
-    const bool is_named = strstr(why, scheme_end ? scheme_end + 3 : url) != NULL;
-    snprintf(uplink->trouble, sizeof uplink->trouble, "%s%s%s", is_named ? "" : url, is_named ? "" : ": ", why);
+    const char *url = uplink->brokers[uplink->current].url;
+    snprintf(uplink->trouble, sizeof uplink->trouble, "%s%s%s", names_broker ? "" : url, names_broker ? "" : ": ", why);
     memcpy(uplink->last_error, uplink->trouble, sizeof uplink->last_error);
     uplink->last_error_ms = clock_wall_ms();
 }
@@ -261,7 +260,6 @@ static void forget_rejections(struct broker *broker)
     broker->accepts_without_will = false;
 }
 
-/* rejected: by the broker, rather than by its silence. */
 static void suspect_will(struct uplink *uplink, bool rejected)
 {
     struct broker *broker = &uplink->brokers[uplink->current];
@@ -276,11 +274,12 @@ static void suspect_will(struct uplink *uplink, bool rejected)
     }
 }
 
-static void attempt_failed(struct uplink *uplink, const char *why, bool rejected)
+/* names_broker: why does. rejected: by the broker, rather than by its silence. */
+static void attempt_failed(struct uplink *uplink, const char *why, bool names_broker, bool rejected)
 {
     struct broker *broker = &uplink->brokers[uplink->current];
     suspect_will(uplink, rejected);
-    note_error(uplink, why);
+    note_error(uplink, why, names_broker);
     if (complaint_is_due(&broker->trouble, why, clock_mono_ms())) {
         log_warn("cannot connect to the broker; trying again", LOG_STR("url", broker->url), LOG_STR("reason", why));
     }
@@ -320,7 +319,7 @@ static void attempt(struct uplink *uplink)
     if (mqtt_client_open(&uplink->client, &options, &why) != ERR_NONE) {
         uplink->client = NULL;
         metrics_add(METRIC_MQTT_FAILED, 1);
-        attempt_failed(uplink, why.text, false);
+        attempt_failed(uplink, why.text, false, false);
     }
 }
 
@@ -503,20 +502,12 @@ static enum metric loss_metric(const struct mqtt_event *event)
     }
 }
 
-/* Without what the log line and its url say already: "lost the connection to 127.0.0.1:1883: ". */
-static const char *cause_of_loss(const char *text)
-{
-    static const char said[] = "lost the connection to ";
-    const char *colon = strncmp(text, said, sizeof said - 1) == 0 ? strstr(text, ": ") : NULL;
-    return colon ? colon + 2 : text;
-}
-
 static void lost(struct uplink *uplink, const struct mqtt_event *event)
 {
     const struct broker *broker = &uplink->brokers[uplink->current];
     bool closed_by_broker = !event->silent && !is_brokers_own_trouble(event->reason_code);
-    note_error(uplink, event->text);
-    log_warn("lost the connection to the broker", LOG_STR("url", broker->url), LOG_STR("reason", cause_of_loss(event->text)));
+    note_error(uplink, event->text, event->names_broker);
+    log_warn("lost the connection to the broker", LOG_STR("url", broker->url), LOG_STR("reason", event->cause));
     metrics_add(loss_metric(event), 1);
     uplink->since_ms = clock_wall_ms();
     if (clock_mono_ms() - uplink->connected_ms >= GOOD_AFTER_MS) {
@@ -593,7 +584,7 @@ static void closed(struct uplink *uplink, const struct mqtt_event *event)
                     : event->silent ? METRIC_MQTT_FAILED_SILENT
                                     : METRIC_MQTT_FAILED,
                     1);
-        attempt_failed(uplink, event->text, !event->silent);
+        attempt_failed(uplink, event->text, event->names_broker, !event->silent);
         break;
     case ONLINE:
         lost(uplink, event);

@@ -133,8 +133,8 @@ struct http_server {
     pthread_cond_t changed; /* a loop has settled, or under_way is 0 */
     unsigned settled;       /* loops whose grace is over; guarded by mutex */
 
-    struct http_server_options options;     /* of its strings only single_headers and name outlive http_server_open */
-    struct slice singles[HTTP_MAX_SINGLES]; /* their names */
+    struct http_server_options options;     /* its strings are gone behind http_server_open, but for name: see below */
+    struct slice singles[HTTP_MAX_SINGLES]; /* the strings that options.single_headers listed: those are borrowed for ever */
     size_t single_count;
     char name[24];
     struct http_listener listener; /* read by loops that accept; closed by the last of them */

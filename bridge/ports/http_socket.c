@@ -2,7 +2,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <gnutls/gnutls.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
@@ -20,11 +19,10 @@ static struct http_socket *find(int fd)
 
 /* --- what stands behind the functions here --- */
 
-/* The libraries' own, or a sanitizer's before them. Not recvfrom in place of recv: ThreadSanitizer does not take it for what orders
+/* The C library's own, or a sanitizer's before them. Not recvfrom in place of recv: ThreadSanitizer does not take it for what orders
  * threads, as it does recv. */
 struct next {
     ssize_t (*recv)(int fd, void *data, size_t size, int flags);
-    ssize_t (*record_recv)(gnutls_session_t session, void *data, size_t size);
     int (*epoll_ctl)(int epoll_fd, int operation, int fd, struct epoll_event *event);
     int (*epoll_wait)(int epoll_fd, struct epoll_event *events, int max, int timeout_ms);
 };
@@ -34,7 +32,6 @@ static struct next found;
 static void find_next(void)
 {
     *(void **)&found.recv = dlsym(RTLD_NEXT, "recv");
-    *(void **)&found.record_recv = dlsym(RTLD_NEXT, "gnutls_record_recv");
     *(void **)&found.epoll_ctl = dlsym(RTLD_NEXT, "epoll_ctl");
     *(void **)&found.epoll_wait = dlsym(RTLD_NEXT, "epoll_wait");
 }
@@ -48,8 +45,8 @@ static const struct next *next(void)
 
 enum err http_socket_init(struct error *why)
 {
-    bool is_whole = next()->recv && next()->record_recv && next()->epoll_ctl && next()->epoll_wait;
-    return is_whole ? ERR_NONE : error_set(why, ERR_LIBRARY, "GnuTLS is not the one that is known here");
+    bool is_whole = next()->recv && next()->epoll_ctl && next()->epoll_wait;
+    return is_whole ? ERR_NONE : error_set(why, ERR_LIBRARY, "the C library is not the one that is known here");
 }
 
 /* --- a socket --- */
@@ -161,13 +158,6 @@ int epoll_wait(int epoll_fd, struct epoll_event *events, int max, int timeout_ms
 
 /* --- receiving --- */
 
-static void take(struct http_socket *socket, const void *data, ssize_t size)
-{
-    if (size > 0) {
-        http_head_feed(&socket->head, (struct slice){data, (size_t)size});
-    }
-}
-
 static ssize_t receive(struct http_socket *socket, int fd, void *data, size_t size, int flags)
 {
     if (socket->is_drained) {
@@ -176,8 +166,8 @@ static ssize_t receive(struct http_socket *socket, int fd, void *data, size_t si
     }
     ssize_t received = next()->recv(fd, data, size, flags);
     socket->is_drained = received > 0 && (size_t)received < size && socket->is_in_set && !socket->has_ended;
-    if (!socket->is_tls) {
-        take(socket, data, received);
+    if (!socket->is_tls && received > 0) {
+        http_head_feed(&socket->head, (struct slice){data, (size_t)received});
     }
     return received;
 }
@@ -188,12 +178,10 @@ ssize_t recv(int fd, void *data, size_t size, int flags)
     return socket ? receive(socket, fd, data, size, flags) : next()->recv(fd, data, size, flags);
 }
 
-ssize_t gnutls_record_recv(gnutls_session_t session, void *data, size_t size)
+void http_socket_took(int fd, struct slice text)
 {
-    struct http_socket *socket = find(gnutls_transport_get_int(session));
-    ssize_t received = next()->record_recv(session, data, size);
+    struct http_socket *socket = find(fd);
     if (socket) {
-        take(socket, data, received);
+        http_head_feed(&socket->head, text);
     }
-    return received;
 }

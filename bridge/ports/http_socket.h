@@ -3,17 +3,18 @@
  *
  * libmicrohttpd receives by calling recv, or gnutls_record_recv where the server has TLS, and waits by epoll_ctl and epoll_wait, all
  * through its table of dynamic symbols; functions of those names in the executable stand before the C library's and GnuTLS's
- * (http_refusal.c has more of that). So they stand here. They do what the ones behind them do, for whoever calls, in any thread,
- * and besides keep a struct http_socket for each descriptor that is a connection of a server. What is called for any other
- * descriptor, what is only looked at (MSG_PEEK), and what GnuTLS receives, which is not the client's text, passes through: that
- * costs one look into a table. Three things are done here:
+ * (http_refusal.c has more of that). So they stand here, and GnuTLS's in http_tls.c. They do what the ones behind them do, for
+ * whoever calls, in any thread, and besides keep a struct http_socket for each descriptor that is a connection of a server. What
+ * is called for any other descriptor, and what is only looked at (MSG_PEEK), passes through: that costs one look into a table. Three
+ * things are done here, the latter two whether libmicrohttpd receives by itself or GnuTLS for it:
  *
- *   Bytes received are followed by http_head. Where libmicrohttpd would not call by this way nothing would be seen of a request,
- *   and each be refused.
+ *   The client's text is followed by http_head: the bytes received, or under TLS, where they are not the text, what GnuTLS makes of
+ *   them. Where libmicrohttpd would not call by this way nothing would be seen of a request, and each be refused.
  *
  *   A parked connection stays in the epoll set. libmicrohttpd takes it out and adds it again, two system calls a request; here
  *   both are only noted. What the kernel reports while it is parked is held back: that there is something to read or room to write
- *   libmicrohttpd finds out when it has been resumed, for it tries both then; anything else the kernel is asked to report once more.
+ *   libmicrohttpd finds out when it has been resumed, for it tries both then; anything else, an end of the stream too, the kernel is
+ *   asked to report once more.
  *   From its resumption on it is told again, though it believes that the connection is still out: else the next request, which mostly
  *   comes right behind the answer, would wait for another turn of the loop.
  *
@@ -48,6 +49,8 @@ MUST_CHECK enum err http_socket_init(struct error *why); /* before the first is 
 /* fd, below HTTP_SOCKET_FDS, is a connection from here on; socket must stand still until it is closed. */
 void http_socket_open(struct http_socket *socket, int fd, bool is_tls);
 void http_socket_close(int fd); /* before the descriptor is */
+/* Under TLS: text is what the client's bytes on fd say, in their order. Nothing happens if fd is no connection. */
+void http_socket_took(int fd, struct slice text);
 /* Before MHD_suspend_connection, where the connection will be resumed soon: it stays in the epoll set. */
 void http_socket_park(struct http_socket *socket);
 void http_socket_unpark(struct http_socket *socket); /* before MHD_resume_connection */

@@ -1,5 +1,8 @@
 #include "http_tls.h"
 
+#include "http_socket.h"
+
+#include <dlfcn.h>
 #include <errno.h>
 #include <gnutls/abstract.h>
 #include <gnutls/gnutls.h>
@@ -147,8 +150,40 @@ static enum err credentials_read(struct http_tls_credentials **out, const char *
     return ERR_NONE;
 }
 
+/* --- what stands behind gnutls_record_recv here --- */
+
+typedef ssize_t record_recv(gnutls_session_t session, void *data, size_t size);
+
+static record_recv *found;
+
+static void find_next(void)
+{
+    *(void **)&found = dlsym(RTLD_NEXT, "gnutls_record_recv");
+}
+
+static record_recv *next(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_next);
+    return found;
+}
+
+ssize_t gnutls_record_recv(gnutls_session_t session, void *data, size_t size)
+{
+    ssize_t received = next()(session, data, size);
+    if (received > 0) {
+        http_socket_took(gnutls_transport_get_int(session), (struct slice){data, (size_t)received});
+    }
+    return received;
+}
+
+/* --- opening --- */
+
 enum err http_tls_open(struct http_tls **out, const char *certificate_file, const char *key_file, struct error *why)
 {
+    if (!next()) {
+        return error_set(why, ERR_LIBRARY, "GnuTLS is not the one that is known here");
+    }
     struct http_tls *tls = calloc(1, sizeof *tls);
     if (!tls) {
         return error_set(why, ERR_MEMORY, "no memory for TLS");

@@ -1,5 +1,6 @@
 /* http_tls: internal to the HTTP server. The server's certificate and key, exchangeable while connections live. All that
- * knows GnuTLS is behind it, but for what is received (http_socket.h).
+ * knows GnuTLS is behind it, and its gnutls_record_recv stands before GnuTLS's own: what libmicrohttpd receives by it,
+ * http_socket_took is told of (http_socket.h).
  *
  * Each connection holds the credentials that stood when it came (http_tls_acquire), so a reload changes nothing under a
  * handshake; the last holder's release frees them. */

@@ -355,9 +355,10 @@ static enum err start_admin(struct bridge *bridge, struct error *why)
 
 static enum err start(struct bridge *bridge, struct error *why)
 {
+    /* Who cannot listen does not connect. */
     /* cppcheck-suppress uninitvar ; the next line fills it, behind a declarator that it cannot read */
     enum err (*const steps[])(struct bridge *, struct error *) = {start_journal, start_ingress, start_http, start_publisher,
-                                                                  start_admin}; /* who cannot listen does not connect */
+                                                                  start_admin};
     const struct config *config = bridge->config;
     enum err failed = route_table_open(&bridge->routes, config->routes, config->route_count, why);
     for (size_t i = 0; !failed && i < sizeof steps / sizeof steps[0]; i++) {
@@ -494,8 +495,8 @@ static void reload(struct bridge *bridge)
     } else {
         log_lines(LOG_WARN, "the configuration", &warnings.text);
         warn_of_fixed_changes(bridge->config, loaded);
-        log_info("configuration read again", LOG_INT("apps", loaded->app_count),
-                 LOG_INT("routes", loaded->route_count > 0 ? loaded->route_count : 1)); /* without any, the default one */
+        const size_t routes = loaded->route_count > 0 ? loaded->route_count : 1; /* without any, the default one */
+        log_info("configuration read again", LOG_INT("apps", loaded->app_count), LOG_INT("routes", routes));
     }
     config_free(&loaded);
     config_errors_free(&errors);

@@ -1,5 +1,6 @@
 #include "meowbridge/command.h"
 #include "meowbridge/rfc3339.h"
+#include "terminal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,7 @@ enum {
     MAX_FILE = 64 * 1024 * 1024,
     BLOCK = 64 * 1024,
     HELP_COLUMN = 26,
-    HELP_WIDTH = 80,
+    MAX_PARAGRAPH = 64 * 1024,
     LONG_OPTION = 256, /* getopt's value of a long option: this and its place in the table */
 };
 
@@ -33,31 +34,18 @@ void command_complain(const char *format, ...)
     fprintf(stderr, "meowbridge%s%s: %s\n", command_name ? " " : "", command_name ? command_name : "", flat.text);
 }
 
-static int columns_of(const char *text, int size)
+static void print_wrapped(struct slice text, size_t column, size_t indent)
 {
-    int columns = 0;
-    for (int i = 0; i < size; i++) {
-        columns += (text[i] & 0xc0) != 0x80;
-    }
-    return columns;
+    struct buf out;
+    buf_init(&out, MAX_PARAGRAPH);
+    terminal_append_wrapped(&out, text, column, indent);
+    printf("%.*s\n", SLICE_ARGS(out.failed ? SLICE("out of memory") : buf_slice(&out)));
+    buf_free(&out);
 }
 
-void command_print_wrapped(const char *text, int column, int indent)
+void command_print_wrapped(const char *text, size_t column, size_t indent)
 {
-    while (*text) {
-        const int size = (int)strcspn(text, " \n"), columns = columns_of(text, size);
-        if (column > indent && column + 1 + columns > HELP_WIDTH) {
-            printf("\n%*s", indent, "");
-            column = indent;
-        } else if (column > indent) {
-            putchar(' ');
-            column++;
-        }
-        printf("%.*s", size, text);
-        column += columns;
-        text += size + (text[size] != 0);
-    }
-    putchar('\n');
+    print_wrapped(slice_of(text), column, indent);
 }
 
 /* Lines that begin with a space or are empty stay as they are; the others are wrapped, those of a paragraph together. */
@@ -68,13 +56,12 @@ static void print_paragraphs(const char *text)
         while (*text != ' ' && *text != '\n' && end[0] && end[1] && !strchr(" \n", end[1])) {
             end = strchrnul(end + 1, '\n');
         }
-        char *paragraph = strndup(text, (size_t)(end - text));
-        if (paragraph && *text != ' ') {
-            command_print_wrapped(paragraph, 0, 0);
+        const struct slice paragraph = {text, (size_t)(end - text)};
+        if (*text == ' ') {
+            printf("%.*s\n", SLICE_ARGS(paragraph));
         } else {
-            puts(paragraph ? paragraph : "out of memory");
+            print_wrapped(paragraph, 0, 0);
         }
-        free(paragraph);
         text = end + (*end != 0);
     }
 }
@@ -97,7 +84,7 @@ static void print_help(const struct command_usage *usage)
 {
     const char *arguments = usage->arguments ? usage->arguments : "";
     printf("Usage: meowbridge %s [OPTION]...", usage->name);
-    command_print_wrapped(arguments, (int)strlen(usage->name) + 30, 7);
+    command_print_wrapped(arguments, strlen(usage->name) + 30, 7);
     print_paragraphs(usage->summary);
     puts("\nOptions:");
     for (const struct command_option *o = usage->options; o && o->name; o++) {

@@ -15,13 +15,12 @@ enum {
     MAX_LIMIT = 100000,
     PAGE_VISITS = 20000,
     MAX_TEXT = 512 * 1024 * 1024,
-    /* SEQ RECEIVED STATE EVENT ID: 80 columns in all. */
+    /* SEQ RECEIVED STATE EVENT ID: TERMINAL_COLUMNS in all. */
     SEQ_COLUMNS = 8,
     TIME_COLUMNS = 19,
     STATE_COLUMNS = 9,
     EVENT_COLUMNS = 22,
     ID_COLUMNS = 18,
-    COLUMNS = 80,
 };
 
 /* As typed. */
@@ -67,7 +66,7 @@ static void append_line(struct buf *out, const struct listed_event *event, bool 
         buf_appendf(out, "%*s replay of %" PRIu64 "\n", SEQ_COLUMNS, "", event->stored.replay_of);
     }
     if (event->stored.state == JOURNAL_DEAD) {
-        terminal_append_wrapped(out, event->stored.reason, SEQ_COLUMNS + 1, COLUMNS);
+        terminal_append_wrapped(out, event->stored.reason, 0, SEQ_COLUMNS + 1);
         buf_append_char(out, '\n');
     }
 }

@@ -13,8 +13,7 @@ enum { MAX_OTHERS = 16 };
 
 static void print_advice(const char *advice)
 {
-    printf("  ");
-    command_print_wrapped(advice, 2, 2);
+    command_print_wrapped(advice, 0, 2);
 }
 
 /* "3 d 4 h" */

@@ -163,20 +163,34 @@ static int print_event(const struct config *config, const struct journal_view_ev
     return done ? EXIT_DONE : EXIT_FAILED;
 }
 
-/* When the event was received that seq is a replay of, if need be over several; empty if it is none, or that one is gone. */
-static void find_origin(struct journal_view *view, uint64_t seq, char origin[CLOCK_RFC3339_SIZE])
+/* When the event was received that seq is a replay of, by way of replay_of; origin stays as it is if that one is gone. */
+static void find_origin(struct journal_view *view, uint64_t seq, uint64_t replay_of, char origin[CLOCK_RFC3339_SIZE])
 {
-    struct error why;
-    struct journal_view_event stored;
-    origin[0] = 0;
-    enum err err = journal_view_get(view, seq, &stored, &why);
-    while (!err && stored.replay_of != 0 && stored.replay_of < seq) { /* it never grows, so this ends */
-        seq = stored.replay_of;
-        err = journal_view_get(view, seq, &stored, &why);
-        if (!err && stored.replay_of == 0) {
-            clock_rfc3339(stored.accepted_ms, origin);
+    while (replay_of != 0 && replay_of < seq) { /* it never grows, so this ends */
+        struct error why;
+        struct journal_view_event earlier;
+        if (journal_view_get(view, replay_of, &earlier, &why)) {
+            return;
+        }
+        seq = replay_of;
+        replay_of = earlier.replay_of;
+        if (replay_of == 0) {
+            clock_rfc3339(earlier.accepted_ms, origin);
         }
     }
+}
+
+/* The event, and for the text what find_origin finds, else an empty origin. */
+static enum err fetch(struct journal_view *view, uint64_t seq, enum form form, struct journal_view_event *stored,
+                      char origin[CLOCK_RFC3339_SIZE], struct error *why)
+{
+    origin[0] = 0;
+    enum err err = journal_view_get(view, seq, stored, why);
+    if (!err && form == FORM_TEXT && stored->replay_of != 0) {
+        find_origin(view, seq, stored->replay_of, origin);
+        err = journal_view_get(view, seq, stored, why); /* the first look's slices are gone */
+    }
+    return err;
 }
 
 static int show(const struct config *config, uint64_t seq, enum form form)
@@ -188,15 +202,10 @@ static int show(const struct config *config, uint64_t seq, enum form form)
     int status = EXIT_FAILED;
     if (!config->journal.enabled) {
         command_complain("there is no journal (\"journal\": false), so no events are kept");
-    } else if (journal_view_open(&view, config->journal.path, &why)) {
+    } else if (journal_view_open(&view, config->journal.path, &why) || fetch(view, seq, form, &stored, origin, &why)) {
         command_complain("%s", why.text);
     } else {
-        find_origin(view, seq, origin);
-        if (journal_view_get(view, seq, &stored, &why)) {
-            command_complain("%s", why.text);
-        } else {
-            status = print_event(config, &stored, origin, form);
-        }
+        status = print_event(config, &stored, origin, form);
     }
     journal_view_close(&view);
     return status;

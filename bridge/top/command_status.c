@@ -13,7 +13,6 @@ enum {
     TIMEOUT_MS = 5000,
     MAX_LINES = 16 * 1024,
     MAX_TEXT = 4096,
-    COLUMNS = 80,
     INDENT = 12,          /* "since start " */
     ID_COLUMNS = 12 + 24, /* ", client id ", and the id, cut */
 };
@@ -180,7 +179,7 @@ static void append_reason(struct report *report, struct slice reason)
 {
     if (reason.size > 0) {
         buf_append_char(&report->out, '\n');
-        terminal_append_wrapped(&report->out, reason, INDENT, COLUMNS);
+        terminal_append_wrapped(&report->out, reason, 0, INDENT);
     }
 }
 
@@ -238,9 +237,9 @@ static void print_broker(struct report *report)
     buf_append_text(&report->out, " since ");
     terminal_append(&report->out, text(report, "broker.since"), 24);
     next_line(report);
-    const size_t url = terminal_append(&report->out, text(report, "broker.url"), COLUMNS - INDENT - 1);
+    const size_t url = terminal_append(&report->out, text(report, "broker.url"), TERMINAL_COLUMNS - INDENT - 1);
     buf_append_char(&report->out, ',');
-    if (url + ID_COLUMNS > COLUMNS - INDENT) {
+    if (url + ID_COLUMNS > TERMINAL_COLUMNS - INDENT) {
         next_line(report);
     } else {
         buf_append_char(&report->out, ' ');

@@ -90,32 +90,57 @@ void terminal_append_padded(struct buf *out, struct slice text, size_t columns)
     }
 }
 
-/* The bytes at the start of text that fit so many columns, up to a space behind them if there is one to break at. */
-static size_t line_of(struct slice text, size_t columns)
+/* The word that text begins with, and its columns. */
+static struct slice word_of(struct slice text, size_t *columns)
 {
     struct slice rest = text;
-    size_t used = 0, size = 0, at_space = 0;
-    while (rest.size > 0) {
+    *columns = 0;
+    while (rest.size > 0 && *rest.data != ' ' && *rest.data != '\n') {
         size_t more;
-        const char *here = rest.data;
-        at_space = *here == ' ' ? size : at_space;
         next_character(&rest, &more);
-        if (used + more > columns) {
-            return at_space > 0 ? at_space : size > 0 ? size : (size_t)(rest.data - here);
-        }
-        used += more;
-        size += (size_t)(rest.data - here);
+        *columns += more;
     }
-    return size;
+    return (struct slice){text.data, text.size - rest.size};
 }
 
-void terminal_append_wrapped(struct buf *out, struct slice text, size_t indent, size_t columns)
+static size_t next_line(struct buf *out, size_t indent)
 {
+    buf_appendf(out, "\n%*s", (int)indent, "");
+    return indent;
+}
+
+/* A word that is too wide for a line is broken. Returns the column behind it. */
+static size_t append_word(struct buf *out, struct slice word, size_t column, size_t indent)
+{
+    while (word.size > 0) {
+        size_t more;
+        const struct slice shown = next_character(&word, &more);
+        column = column > indent && column + more > TERMINAL_COLUMNS ? next_line(out, indent) : column;
+        buf_append(out, shown);
+        column += more;
+    }
+    return column;
+}
+
+void terminal_append_wrapped(struct buf *out, struct slice text, size_t column, size_t indent)
+{
+    bool goes_on = column > indent;
+    if (text.size > 0 && column < indent) {
+        buf_appendf(out, "%*s", (int)(indent - column), "");
+        column = indent;
+    }
     while (text.size > 0) {
-        const size_t size = line_of(text, columns - indent), next = size + (size < text.size && text.data[size] == ' ');
-        buf_appendf(out, "%*s", (int)indent, "");
-        terminal_append(out, (struct slice){text.data, size}, SIZE_MAX);
+        size_t columns;
+        const struct slice word = word_of(text, &columns);
+        const size_t next = word.size + (word.size < text.size);
+        if (goes_on && column + 1 + columns > TERMINAL_COLUMNS) {
+            column = next_line(out, indent);
+        } else if (goes_on) {
+            buf_append_char(out, ' ');
+            column++;
+        }
+        column = append_word(out, word, column, indent);
         text = (struct slice){text.data + next, text.size - next};
-        buf_append_text(out, text.size > 0 ? "\n" : "");
+        goes_on = true;
     }
 }

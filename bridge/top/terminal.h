@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+enum { TERMINAL_COLUMNS = 80 };
+
 /* Standard output is a terminal that takes colours, and NO_COLOR is not set. */
 bool terminal_has_colour(void);
 
@@ -15,8 +17,9 @@ bool terminal_has_colour(void);
 size_t terminal_append(struct buf *out, struct slice text, size_t columns);
 /* The same, and fills up with spaces. */
 void terminal_append_padded(struct buf *out, struct slice text, size_t columns);
-/* The whole of it, on as many lines as it takes, each with indent spaces before it and at most so many columns wide with them;
- * broken at spaces where there are any. No newline at its end. */
-void terminal_append_wrapped(struct buf *out, struct slice text, size_t indent, size_t columns);
+/* The whole of it, on as many lines of TERMINAL_COLUMNS as it takes, broken at spaces and newlines, and within a word only where that
+ * is wider than a line. The first line goes on at column, behind a space if that is beyond indent; the others begin at indent, and
+ * so does the first if it is not so far yet. No newline at its end. */
+void terminal_append_wrapped(struct buf *out, struct slice text, size_t column, size_t indent);
 
 #endif

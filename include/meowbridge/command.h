@@ -37,9 +37,9 @@ struct command_usage {
     const struct command_option *options;   /* ends with a name of NULL */
     int min_operands, max_operands;         /* max -1: any number */
 };
-/* Prints text on standard output in lines of at most 80 columns, broken at spaces and newlines; the first goes on at column, the
- * others begin at indent. Ends with a newline. */
-void command_print_wrapped(const char *text, int column, int indent);
+/* Prints text on standard output in lines of at most 80 columns, broken at spaces and newlines; the first goes on at column, behind
+ * a space if that is beyond indent, the others begin at indent. Ends with a newline. */
+void command_print_wrapped(const char *text, size_t column, size_t indent);
 /* Parses argv by the table, which has at most 30 options, --help beside them; operands may stand between options and are
  * gathered at the end of argv; "--" ends the options. Returns -1 to go on, with *operands at the first operand; otherwise the
  * exit status (after --help: 0, after a mistake, said on standard error with the remedy: 2). */

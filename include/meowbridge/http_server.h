@@ -75,14 +75,14 @@ struct http_server_options {
     int64_t timeout_ms;
     unsigned max_connections;        /* over all loops */
     unsigned max_connections_per_ip; /* 0: no limit */
-    const char *const
-        *single_headers; /* at most 8 names that may stand once only, NULL-terminated; may be NULL; borrowed for ever */
+    /* At most 8 names that may stand once only, NULL-terminated; may be NULL. The names are borrowed for ever. */
+    const char *const *single_headers;
     struct http_handler handler;
 };
 
 /* Binds, reads the certificate, and starts the loops. ERR_CONFIG: the address is none or not this machine's, or a certificate
  * cannot be used; ERR_IO: the address is taken or not allowed, or the system refuses; the text names it and the remedy.
- * ERR_MEMORY, ERR_LIBRARY. Options are copied, but for single_headers. */
+ * ERR_MEMORY, ERR_LIBRARY. Options are copied, but for the names in single_headers. */
 MUST_CHECK enum err http_server_open(struct http_server **out, const struct http_server_options *options, struct error *why);
 /* Stops accepting, refuses new connections, and closes idle ones after a grace of 0.2 s for requests that are on their way;
  * requests under way go on and are answered with Connection: close. Any thread; not a signal handler. */
@@ -99,7 +99,7 @@ uint16_t http_server_port(const struct http_server *server); /* the bound one; 0
 MUST_CHECK enum err http_server_reload_tls(struct http_server *server, const char *certificate_file, const char *key_file,
                                            struct error *why);
 
-/* Could a server be opened with them? ERR_CONFIG names the file at fault; ERR_MEMORY. */
+/* Could a server be opened with them? ERR_CONFIG names the file at fault; ERR_MEMORY, ERR_LIBRARY. */
 MUST_CHECK enum err http_server_try_tls(const char *certificate_file, const char *key_file, struct error *why);
 
 /* --- of a request, in its loop thread, until it is answered --- */
@@ -107,8 +107,8 @@ MUST_CHECK enum err http_server_try_tls(const char *certificate_file, const char
 struct slice http_request_method(const struct http_request *request);
 struct slice http_request_target(const struct http_request *request); /* raw, as in the request line, with the query */
 struct slice http_request_path(const struct http_request *request);   /* the target up to '?' */
-struct slice http_request_header(const struct http_request *request,
-                                 const char *name); /* data NULL if absent; name without case */
+/* data NULL if absent; name without case. */
+struct slice http_request_header(const struct http_request *request, const char *name);
 /* All values of a header, in order, the first max of them in values. Returns how many there are. */
 size_t http_request_headers(const struct http_request *request, const char *name, struct slice *values, size_t max);
 struct slice http_request_body(const struct http_request *request);       /* empty before handler.whole */

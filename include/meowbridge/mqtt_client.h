@@ -42,8 +42,9 @@ struct mqtt_client_options {
     int64_t keepalive_ms;
     unsigned window;            /* messages in flight, 1 to 65535 */
     int64_t connect_timeout_ms; /* from open to CONNACK */
-    int64_t ack_patience_ms;    /* with many messages in flight, answers may wait for each other so long: one look for all; 0: no */
-    const char *will_topic;     /* NULL: no last will; else retained, QoS 1 */
+    /* With many messages in flight, answers may wait for each other so long: one look for all; 0: no. */
+    int64_t ack_patience_ms;
+    const char *will_topic; /* NULL: no last will; else retained, QoS 1 */
     struct slice will_payload;
 };
 
@@ -58,9 +59,12 @@ struct mqtt_event {
     /* ACKED: PUBACK or PUBREC/PUBCOMP reason code (0 on 3.1.1), of QoS 2 PUBREC's 0x10 with a PUBCOMP of 0.
      * CLOSED: CONNACK's (1 to 5 on 3.1.1) or DISCONNECT's, or 0. */
     uint8_t reason_code;
-    bool refused;     /* CLOSED: the broker's CONNACK refused us (password, client id, …) */
-    bool silent;      /* CLOSED: an answer was overdue (keep-alive, PUBACK, TCP time-out); the broker closed nothing */
-    const char *text; /* CLOSED: a sentence, valid until the client is closed */
+    bool refused; /* CLOSED: the broker's CONNACK refused us (password, client id, …) */
+    bool silent;  /* CLOSED: an answer was overdue (keep-alive, PUBACK, TCP time-out); the broker closed nothing */
+    /* CLOSED, valid until the client is closed: a sentence, and for whoever has said already what was lost, what stands in it
+     * behind "lost the connection to HOST:PORT: " or another such phrase; all of it where it does not begin with one. */
+    const char *text, *cause;
+    bool names_broker; /* CLOSED: text has the broker's HOST:PORT in it, an IPv6 address in brackets */
 };
 
 /* What CONNACK allows. */

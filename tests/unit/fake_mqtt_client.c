@@ -132,6 +132,7 @@ static void close_with(struct mqtt_client *client, struct mqtt_event event)
         client->closed = true;
         client->connected = false;
         event.type = MQTT_CLIENT_CLOSED;
+        event.cause = event.cause ? event.cause : event.text;
         push(client, event);
     }
 }
@@ -140,6 +141,12 @@ void fake_close(uint8_t reason_code, bool silent, const char *text)
 {
     ASSERT(current);
     close_with(current, (struct mqtt_event){.reason_code = reason_code, .silent = silent, .text = text});
+}
+
+void fake_close_named(const char *text, const char *cause)
+{
+    ASSERT(current);
+    close_with(current, (struct mqtt_event){.silent = true, .text = text, .cause = cause, .names_broker = true});
 }
 
 enum err mqtt_client_open(struct mqtt_client **out, const struct mqtt_client_options *options, struct error *why)

@@ -48,5 +48,6 @@ const char *fake_topics(int connection);
 void fake_answer(size_t i, uint8_t reason_code);                     /* of a message held */
 void fake_answer_all(uint8_t reason_code);                           /* every message held on this connection, in order */
 void fake_close(uint8_t reason_code, bool silent, const char *text); /* the connection that stands */
+void fake_close_named(const char *text, const char *cause);          /* the same, silent; text names the broker */
 
 #endif

@@ -752,7 +752,10 @@ static void a_name_that_is_none_is_told(void **state)
     struct mqtt_client_options options = options_for(1883);
     options.host = "none.test";
     struct mqtt_client *client = open_client(&options);
-    expect_closed(client, "cannot resolve none.test: Name or service not known");
+    struct mqtt_event event = expect(client, MQTT_CLIENT_CLOSED);
+    assert_string_equal(event.text, "cannot resolve none.test: Name or service not known");
+    assert_string_equal(event.cause, event.text);
+    assert_false(event.names_broker);
     mqtt_client_close(&client);
 }
 
@@ -1480,7 +1483,9 @@ static void a_reset_is_told(void **state)
     struct mqtt_event event = expect(client, MQTT_CLIENT_CLOSED);
     assert_false(event.silent);
     assert_non_null(strstr(event.text, "lost the connection to 127.0.0.1:"));
-    assert_non_null(strstr(event.text, "the broker reset the connection"));
+    assert_non_null(strstr(event.text, ": the broker reset the connection"));
+    assert_string_equal(event.cause, "the broker reset the connection");
+    assert_true(event.names_broker);
     mqtt_client_close(&client);
     stop_peer(&peer);
 }
@@ -1532,6 +1537,8 @@ static void missing_pubacks_end_the_connection(void **state)
     struct mqtt_event event = expect(client, MQTT_CLIENT_CLOSED);
     assert_true(event.silent);
     assert_non_null(strstr(event.text, "the broker has not acknowledged for 1 s"));
+    assert_string_equal(event.cause, event.text); /* it begins with the address: no phrase to leave out */
+    assert_true(event.names_broker);
     assert_in_range(clock_mono_ms() - begin_ms, 990, 4000);
     assert_in_range(turns, 1, 20);
     mqtt_client_close(&client);

@@ -331,11 +331,13 @@ static void a_lost_connection_is_logged_once_and_the_first_broker_is_tried_again
     fake_broker.unreachable = NULL;
     run(10000);
     assert_string_equal(fake_host(), "b");
-    fake_close(0, true, "lost the connection to [::1]:1883: nothing was heard from the broker");
+    fake_close_named("lost the connection to b:1883: the network is unreachable", "the network is unreachable");
+    turn();
+    assert_string_equal(state_now().last_error, "lost the connection to b:1883: the network is unreachable");
     run(400);
     assert_string_equal(fake_host(), "a");
     assert_true(state_now().connected);
-    assert_int_equal(fake_log_count("WARN lost the connection to the broker url=mqtt://b reason=nothing was heard"), 1);
+    assert_int_equal(fake_log_count("WARN lost the connection to the broker url=mqtt://b reason=the network is"), 1);
     assert_int_equal(counted(METRIC_MQTT_CONNECTS), 2);
     assert_int_equal(counted(METRIC_MQTT_FAILED), 1);
     assert_int_equal(counted(METRIC_MQTT_LOST_SILENT), 1);

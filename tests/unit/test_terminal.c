@@ -39,23 +39,45 @@ static void text_is_cut_at_its_columns_also_where_characters_take_two(void **sta
     assert_shown(SLICE(""), 3, "", 0);
 }
 
-static void assert_wrapped(const char *text, size_t indent, size_t columns, const char *expected)
+/* With so much of a line to the right of the indent, and used columns of the first taken. In expected, '|' stands for the indent. */
+static void assert_wrapped(const char *text, size_t used, size_t width, const char *expected)
 {
-    struct buf out;
+    struct buf out, whole;
+    const size_t indent = TERMINAL_COLUMNS - width;
     buf_init(&out, 1000);
-    terminal_append_wrapped(&out, slice_of(text), indent, columns);
-    assert_slice(buf_slice(&out), expected);
+    buf_init(&whole, 1000);
+    terminal_append_wrapped(&out, slice_of(text), used > 0 ? indent + used : 0, indent);
+    for (; *expected; expected++) {
+        buf_appendf(&whole, "%*s", *expected == '|' ? (int)indent : 0, "");
+        buf_append(&whole, (struct slice){expected, *expected != '|'});
+    }
+    assert_string_equal(out.data ? out.data : "", whole.data ? whole.data : "");
     buf_free(&out);
+    buf_free(&whole);
 }
 
 static void text_is_wrapped_at_spaces_and_nothing_of_it_is_lost(void **state)
 {
     (void)state;
-    assert_wrapped("not authorized (0x87) on topic a/b/c", 2, 24, "  not authorized (0x87)\n  on topic a/b/c");
-    assert_wrapped("abcdef ghi", 1, 4, " abc\n def\n ghi");
-    assert_wrapped("abc def", 1, 4, " abc\n def");
-    assert_wrapped("喵福禄 a\033b", 2, 6, "  喵福\n  禄\n  a?b");
-    assert_wrapped("", 2, 6, "");
+    assert_wrapped("not authorized (0x87) on topic a/b/c", 0, 22, "|not authorized (0x87)\n|on topic a/b/c");
+    assert_wrapped("one\ntwo", 0, 7, "|one two");
+    assert_wrapped("one\ntwo", 0, 6, "|one\n|two");
+    assert_wrapped("a  b", 0, 4, "|a  b");
+    assert_wrapped("abcdef ghi", 0, 3, "|abc\n|def\n|ghi");
+    assert_wrapped("a bcdefg hi", 0, 4, "|a\n|bcde\n|fg\n|hi");
+    assert_wrapped("abc def", 0, 3, "|abc\n|def");
+    assert_wrapped("喵福禄 a\033b", 0, 4, "|喵福\n|禄\n|a?b");
+    assert_wrapped("", 0, 4, "");
+}
+
+static void text_goes_on_behind_what_a_line_has_already(void **state)
+{
+    (void)state;
+    assert_wrapped("abc def", 4, 8, " abc\n|def");
+    assert_wrapped("abc def", 5, 8, "\n|abc def");
+    assert_wrapped("喵福禄", 2, 8,
+                   "\n|喵福禄"); /* in bytes it would be too wide for any line, in characters not for this one */
+    assert_wrapped("", 5, 8, "");
 }
 
 static void columns_line_up(void **state)
@@ -92,6 +114,7 @@ int main(void)
         cmocka_unit_test(text_from_outside_cannot_move_the_cursor),
         cmocka_unit_test(text_is_cut_at_its_columns_also_where_characters_take_two),
         cmocka_unit_test(text_is_wrapped_at_spaces_and_nothing_of_it_is_lost),
+        cmocka_unit_test(text_goes_on_behind_what_a_line_has_already),
         cmocka_unit_test(columns_line_up),
         cmocka_unit_test(colour_is_for_terminals_only),
     };
