@@ -10,8 +10,12 @@
 enum {
     SMALL_BODY = 64 << 10, /* read and thrown away, so that the connection lives */
     MAX_DISCARD = 1 << 20, /* of a body that is refused while it comes */
-    KEPT_TARGET = 1 << 10  /* a longer target's memory is given back */
+    KEPT_TARGET = 1 << 10, /* a longer target's memory is given back */
+    VALUE_BYTES = 64,      /* of libmicrohttpd's memory, for each header, cookie and query argument */
+    ANSWER_BYTES = 512     /* and for an answer's head */
 };
+
+static const char headers_too_large[] = "the request's headers are too large";
 
 void http_phase_enter(struct http_connection *c, enum http_phase phase)
 {
@@ -151,6 +155,26 @@ static enum MHD_Result answer_before_body(struct http_connection *c, bool expect
     return MHD_YES;
 }
 
+/* libmicrohttpd makes an answer's head in what the request leaves of its memory, and closes without a word where that is too little. It
+ * keeps cookies twice. */
+static bool leaves_room_for_answer(const struct http_connection *c, int headers)
+{
+    const struct http_request *r = &c->request;
+    const enum MHD_ValueKind more = MHD_COOKIE_KIND | MHD_GET_ARGUMENT_KIND;
+    size_t values = (size_t)(headers + MHD_get_connection_values(c->mhd, more, NULL, NULL));
+    size_t cookies = r->names_seen & name_bit(SLICE("Cookie")) ? http_request_header(r, "Cookie").size : 0;
+    return r->head_size + cookies + values * VALUE_BYTES + ANSWER_BYTES <= c->loop->server->options.max_head;
+}
+
+/* The answer goes past libmicrohttpd, and the connection is over. */
+static enum MHD_Result refuse_at_once(struct http_connection *c, unsigned status, const char *message)
+{
+    set_error(&c->request, status, message);
+    c->is_early = true;
+    http_request_cut(c);
+    return MHD_NO;
+}
+
 static enum MHD_Result take_headers(struct http_connection *c, const char *method, const char *version)
 {
     struct http_server *server = c->loop->server;
@@ -159,7 +183,7 @@ static enum MHD_Result take_headers(struct http_connection *c, const char *metho
     struct http_audit *audit = &head.audit;
     const struct http_singles singles = {server->singles, r->singles, server->single_count};
     http_audit_begin(audit, &singles, http_head_is_clean(&c->socket.head));
-    MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, audit_header, &head);
+    int headers = MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, audit_header, &head);
     const union MHD_ConnectionInfo *size = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
     r->method = slice_of(method);
     r->path = path_of(buf_slice(&r->target));
@@ -170,6 +194,9 @@ static enum MHD_Result take_headers(struct http_connection *c, const char *metho
     if (r->target.failed) {
         set_error(r, 503, "no memory");
         return queue_early(c);
+    }
+    if (!leaves_room_for_answer(c, headers)) {
+        return refuse_at_once(c, 431, headers_too_large);
     }
     if (fault || r->is_chunked != r->is_coding_hidden) {
         set_error(r, fault ? 400 : 411, fault ? fault : "chunked bodies are not taken here");
@@ -239,7 +266,7 @@ static enum MHD_Result take_chunks(struct http_connection *c, const char *data, 
     set_error(r, status,
               status == 413   ? "body is too large"
               : status == 503 ? "no memory"
-              : status == 431 ? "the request's headers are too large"
+              : status == 431 ? headers_too_large
                               : "the body's chunked coding is malformed");
     return end_chunked(c);
 }

@@ -300,7 +300,7 @@ static enum err start_http(struct bridge *bridge, struct error *why)
     const struct config *config = bridge->config;
     struct http_server_options options = listener("http", &config->http.listen, &bridge->supervisor.http);
     options.threads = (unsigned)config->http.threads;
-    options.max_head = 8 << 10; /* senders need less than one, and a proxy before the bridge adds one or two */
+    options.max_head = 10 << 10; /* senders need less than one, and a proxy before the bridge adds one or two */
     options.max_body = (size_t)config->http.max_body;
     options.timeout_ms = config->http.timeout_ms;
     options.max_connections = connections_allowed(config->http.max_connections);

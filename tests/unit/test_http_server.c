@@ -932,6 +932,45 @@ static void a_head_is_the_same_request_however_it_arrives(void **state)
     close_server();
 }
 
+/* libmicrohttpd would close without a word where it has memory for the head and none for the answer's. */
+static void a_head_of_any_size_is_answered(void **state)
+{
+    (void)state;
+    open_usual();
+    static const struct {
+        const char *before, *filler; /* a filler's size is added until the head is too large */
+    } cases[] = {{"A: ", "aaaaaaaaaaaaaaaa"},
+                 {"", "A: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n"},
+                 {"Cookie: ", "a=b; cc=dd; "},
+                 {NULL, "abc=def&"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        unsigned served = 0, refused = 0;
+        for (size_t count = 1; refused < 50; count++) {
+            struct buf head;
+            struct answer answer;
+            buf_init(&head, 64 << 10);
+            buf_append_text(&head, cases[i].before ? "GET /echo HTTP/1.1\r\nHost: x\r\n" : "GET /echo?");
+            buf_append_text(&head, cases[i].before ? cases[i].before : "");
+            for (size_t n = 0; n < count; n++) {
+                buf_append_text(&head, cases[i].filler);
+            }
+            buf_append_text(&head, cases[i].before ? "\r\n\r\n" : " HTTP/1.1\r\nHost: x\r\n\r\n");
+            int fd = dial();
+            put_bytes(fd, head.data, head.size);
+            assert_true(get_answer(fd, &answer));
+            bool is_served = strstr(answer.head, "HTTP/1.1 200 ");
+            assert_true(is_served || strstr(answer.head, "HTTP/1.1 431 "));
+            assert_true(!is_served || refused == 0);
+            served += is_served;
+            refused += !is_served;
+            close(fd);
+            buf_free(&head);
+        }
+        assert_in_range(served, 50, 1100);
+    }
+    close_server();
+}
+
 static void http_1_0_is_served_without_a_host(void **state)
 {
     (void)state;
@@ -1978,6 +2017,7 @@ int main(void)
         cmocka_unit_test(a_nul_in_a_head_is_refused_and_in_a_body_is_none_of_the_heads),
         cmocka_unit_test(a_large_body_of_nuls_is_none_of_the_heads_around_it),
         cmocka_unit_test(a_head_is_the_same_request_however_it_arrives),
+        cmocka_unit_test(a_head_of_any_size_is_answered),
         cmocka_unit_test(http_1_0_is_served_without_a_host),
         cmocka_unit_test(what_the_library_cannot_parse_is_refused_in_our_form),
         cmocka_unit_test(a_malformed_request_ends_its_connection_behind_good_ones),
