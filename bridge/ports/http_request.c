@@ -161,9 +161,9 @@ static bool leaves_room_for_answer(const struct http_connection *c, int headers)
 {
     const struct http_request *r = &c->request;
     const enum MHD_ValueKind more = MHD_COOKIE_KIND | MHD_GET_ARGUMENT_KIND;
-    size_t values = (size_t)(headers + MHD_get_connection_values(c->mhd, more, NULL, NULL));
+    int values = headers + MHD_get_connection_values(c->mhd, more, NULL, NULL);
     size_t cookies = r->names_seen & name_bit(SLICE("Cookie")) ? http_request_header(r, "Cookie").size : 0;
-    return r->head_size + cookies + values * VALUE_BYTES + ANSWER_BYTES <= c->loop->server->options.max_head;
+    return r->head_size + cookies + (size_t)values * VALUE_BYTES + ANSWER_BYTES <= c->loop->server->options.max_head;
 }
 
 /* The answer goes past libmicrohttpd, and the connection is over. */
