@@ -176,7 +176,7 @@ static enum err set_open(struct app_set **out, const struct ingress_app *apps, s
 
 /* --- a loop's view of it --- */
 
-/* What many requests of a busy loop share: they differ by some 0.1 ms at most. */
+/* What many requests of a busy loop share: a turn of it, or 16 of them. */
 static void look_at_clock(struct loop *loop)
 {
     if (loop->clock_uses++ % CLOCK_USES == 0) {

@@ -22,7 +22,7 @@
  * Invariants, in the loop's thread:
  *   1. is_known from handler.headers to handler.finished, and server->under_way counts those requests.
  *   2. reply.response is set from http_request_answer until it is handed to libmicrohttpd or the request ends.
- *   3. A suspended connection is PARKED, or STREAMING with nothing to send, and no other. */
+ *   3. A suspended connection is PARKED, or STREAMING with nothing to send, and no other; its socket is parked (http_socket.h). */
 #ifndef MEOWBRIDGE_HTTP_INTERNAL_H
 #define MEOWBRIDGE_HTTP_INTERNAL_H
 
@@ -121,7 +121,7 @@ struct http_loop {
     unsigned crowd; /* the most connections at a tick since memory was given back */
     struct http_stream *streams;
     atomic_bool streams_rang; /* look at them */
-    int64_t rested_us; /* when it last awoke, or called handler.at_rest; clock_mono_us */
+    int64_t rested_us;        /* when it last awoke, or called handler.at_rest; clock_mono_us */
     int64_t now_ms, next_tick_ms, accept_again_ms, warn_again_ms, settle_ms;
     bool is_quiescing, is_settled, is_ending;
     struct http_linger linger;

@@ -12,7 +12,7 @@ enum {
     MAX_DISCARD = 1 << 20, /* of a body that is refused while it comes */
     KEPT_TARGET = 1 << 10, /* a longer target's memory is given back */
     VALUE_BYTES = 64,      /* of libmicrohttpd's memory, for each header, cookie and query argument */
-    ANSWER_BYTES = 512     /* and for an answer's head */
+    ANSWER_BYTES = 1024    /* and for an answer's head */
 };
 
 static const char headers_too_large[] = "the request's headers are too large";

@@ -51,7 +51,8 @@ void http_socket_open(struct http_socket *socket, int fd, bool is_tls);
 void http_socket_close(int fd); /* before the descriptor is */
 /* Under TLS: text is what the client's bytes on fd say, in their order. Nothing happens if fd is no connection. */
 void http_socket_took(int fd, struct slice text);
-/* Before MHD_suspend_connection, where the connection will be resumed soon: it stays in the epoll set. */
+/* Before each MHD_suspend_connection: a suspended connection must hear of nothing, and libmicrohttpd takes only those out of the set
+ * that it believes in. */
 void http_socket_park(struct http_socket *socket);
 void http_socket_unpark(struct http_socket *socket); /* before MHD_resume_connection */
 

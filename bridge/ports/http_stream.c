@@ -62,6 +62,7 @@ static ssize_t read_stream(void *ctx, uint64_t position, char *out, size_t max)
         size = MHD_CONTENT_READER_END_OF_STREAM;
     } else {
         stream->is_suspended = true;
+        http_socket_park(&stream->request->connection->socket);
         MHD_suspend_connection(stream->request->connection->mhd);
     }
     pthread_mutex_unlock(&stream->mutex);
@@ -147,12 +148,13 @@ void http_stream_close(struct http_stream **stream_pointer)
 /* What is_cut and is_ended ask for. A client that was cut off may not be taking anything, so the socket is shut. */
 static void act(struct http_stream *stream)
 {
-    const struct http_connection *c = stream->request->connection;
+    struct http_connection *c = stream->request->connection;
     if (stream->is_cut) {
         shutdown(c->fd, SHUT_RDWR);
     }
     if (stream->is_suspended && (stream->is_cut || stream->is_ended || stream->queue.size > 0)) {
         stream->is_suspended = false;
+        http_socket_unpark(&c->socket);
         MHD_resume_connection(c->mhd);
     }
 }

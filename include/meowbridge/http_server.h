@@ -70,8 +70,8 @@ struct http_server_options {
     int listen_fd;         /* 0: none; else a socket that listens already and takes the place of these. The server closes it */
     unsigned threads;      /* loops, 1 to 64 */
     const char *tls_certificate_file, *tls_key_file; /* PEM; both NULL or empty: no TLS. TLS 1.2 at least */
-    /* Memory for a request's first line and headers, 64 bytes for each header, cookie and query argument, cookies once more, and 512
-     * bytes for an answer's head. It is cleared at each request. */
+    /* Memory for a request's first line and headers, 64 bytes for each header, cookie and query argument, cookies once more, and 1024
+     * bytes for an answer's head; so at least 1024. It is cleared at each request. */
     size_t max_head;
     size_t max_body;
     int64_t timeout_ms;

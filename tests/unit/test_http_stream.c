@@ -30,9 +30,20 @@ static void on_finished(void *ctx, struct http_request *request)
     atomic_fetch_add(&finished, 1);
 }
 
+static void on_resumed(void *ctx, struct http_request *request)
+{
+    (void)ctx;
+    http_request_answer(request, &(struct http_answer){.status = 200, .body = SLICE("resumed")});
+}
+
 static void on_whole(void *ctx, struct http_request *request)
 {
     (void)ctx;
+    if (slice_equal(http_request_path(request), SLICE("/park"))) {
+        http_request_park(request);
+        http_requests_resume(&request, 1);
+        return;
+    }
     static const char *const headers[] = {"Cache-Control", "no-store", "X-More", "yes", NULL};
     const struct http_answer head = {.status = 200, .content_type = "text/event-stream", .headers = headers};
     struct http_stream *opened =
@@ -61,7 +72,8 @@ static void open_server(void)
         .max_body = 1000,
         .timeout_ms = 400, /* a stream lives longer */
         .max_connections = 10,
-        .handler = {.headers = ignore, .whole = on_whole, .resumed = ignore, .finished = on_finished, .error_body = error_body},
+        .handler =
+            {.headers = ignore, .whole = on_whole, .resumed = on_resumed, .finished = on_finished, .error_body = error_body},
     };
     atomic_store(&stream, NULL);
     atomic_store(&finished, 0);
@@ -170,6 +182,64 @@ static void a_client_that_leaves_is_noticed_without_a_write(void **state)
     assert_true(read_until(fd, all, sizeof all, "\r\n\r\n"));
     close(fd);
     wait_finished(1);
+    assert_false(http_stream_write(mine, SLICE("nobody reads this")));
+    http_stream_close(&mine);
+    http_server_close(&server);
+}
+
+/* Asks for something that parks and, in the same breath, for a stream: libmicrohttpd does not wait for the client in between. */
+static int ask_for_a_stream_behind_a_parked_request(void)
+{
+    static const char both[] = "GET /park HTTP/1.1\r\nHost: x\r\n\r\nGET /stream HTTP/1.1\r\nHost: x\r\n\r\n";
+    int fd = ask("GET", "/plain");
+    char all[1000] = "";
+    assert_true(read_until(fd, all, sizeof all, "plain"));
+    assert_int_equal(send(fd, both, sizeof both - 1, 0), sizeof both - 1);
+    return fd;
+}
+
+/* So the loop has seen what other clients did before. */
+static void let_the_loop_turn(void)
+{
+    char all[1000] = "";
+    int fd = ask("GET", "/plain");
+    assert_true(read_until(fd, all, sizeof all, "plain"));
+    close(fd);
+}
+
+static void what_a_client_sends_into_a_resting_stream_waits_for_its_end(void **state)
+{
+    (void)state;
+    open_server();
+    int fd = ask_for_a_stream_behind_a_parked_request();
+    struct http_stream *mine = wait_stream();
+    char all[2000] = "";
+    assert_true(read_until(fd, all, sizeof all, "text/event-stream"));
+    let_the_loop_turn();
+    assert_int_equal(send(fd, "GET /plain HTTP/1.1\r\nHost: x\r\n\r\n", 33, 0), 33);
+    let_the_loop_turn();
+    assert_true(http_stream_write(mine, SLICE("written")));
+    assert_true(read_until(fd, all, sizeof all, "written"));
+    assert_null(strstr(all, "plain"));
+    http_stream_close(&mine);
+    assert_true(read_until(fd, all, sizeof all, "plain"));
+    close(fd);
+    http_server_close(&server);
+}
+
+static void a_client_that_breaks_a_resting_stream_off_is_noticed(void **state)
+{
+    (void)state;
+    open_server();
+    int fd = ask_for_a_stream_behind_a_parked_request();
+    struct http_stream *mine = wait_stream();
+    char all[2000] = "";
+    assert_true(read_until(fd, all, sizeof all, "text/event-stream"));
+    let_the_loop_turn();
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
+    close(fd); /* with a reset */
+    let_the_loop_turn();
+    wait_finished(5); /* "/plain" three times, "/park", and the stream */
     assert_false(http_stream_write(mine, SLICE("nobody reads this")));
     http_stream_close(&mine);
     http_server_close(&server);
@@ -288,6 +358,8 @@ int main(void)
         cmocka_unit_test(what_is_written_arrives_at_once_and_the_end_ends_the_answer),
         cmocka_unit_test(a_stream_outlives_the_timeout_of_a_request),
         cmocka_unit_test(a_client_that_leaves_is_noticed_without_a_write),
+        cmocka_unit_test(what_a_client_sends_into_a_resting_stream_waits_for_its_end),
+        cmocka_unit_test(a_client_that_breaks_a_resting_stream_off_is_noticed),
         cmocka_unit_test(a_slow_client_is_cut_off_and_never_waited_for),
         cmocka_unit_test(head_gets_the_head_alone),
         cmocka_unit_test(quiescing_ends_streams_so_that_the_server_drains),
