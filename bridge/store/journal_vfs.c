@@ -11,6 +11,8 @@
 enum {
     FRAME_HEADER = 24,
     AT_COMMIT = 4,         /* in it: not 0 if the transaction ends with this frame */
+    CHECKPOINT_LOCK = 1,   /* of the shared memory: who moves pages, and ... */
+    READER_LOCK = 4,       /* ... the first of those that keep a reader's mark */
     GATHERED = 120 * 1024, /* bytes; SQLite's unix VFS takes no write of 128 KiB or more */
     NOWHERE = -1,
     BLOCK = 8192, /* of what is written again */
@@ -37,8 +39,9 @@ struct file {
     bool commits;     /* ... of a commit */
 
     /* Of a database: */
-    bool is_moving; /* a checkpoint is */
-    bool is_owed;   /* what is gathered: SQLite takes it for written */
+    bool is_moving;  /* a checkpoint is */
+    bool is_partial; /* ... and a reader keeps it from the end of the log */
+    int failure;     /* SQLITE_OK, or what the checkpoint's cut or sync is to fail with */
 };
 
 static struct {
@@ -126,19 +129,12 @@ static int write_marked(struct file *file, const void *data, int size, sqlite3_i
     return status == SQLITE_OK ? file->real->pMethods->xWrite(file->real, data, size, offset) : status;
 }
 
-/* V4, V7. */
+/* V4. */
 static int flush(struct file *file)
 {
     const int size = file->size;
-    if (size == 0) {
-        return SQLITE_OK;
-    }
-    int status = write_marked(file, file->gathered, size, file->end - size);
-    if (status == SQLITE_OK || !file->is_owed) {
-        file->size = 0;
-        file->is_owed = false;
-    }
-    return status;
+    file->size = 0;
+    return size > 0 ? write_marked(file, file->gathered, size, file->end - size) : SQLITE_OK;
 }
 
 static void add_gathered(struct file *file, const void *data, int size)
@@ -192,9 +188,10 @@ static int write_log(sqlite3_file *file, const void *data, int size, sqlite3_int
 static int write_database(sqlite3_file *file, const void *data, int size, sqlite3_int64 offset)
 {
     struct file *f = self(file);
-    const bool goes_on = f->is_moving && offset == f->end && f->size + size <= GATHERED;
+    const bool gathers = f->is_moving && !f->is_partial && size <= GATHERED;
+    const bool goes_on = gathers && offset == f->end && f->size + size <= GATHERED;
     int status = goes_on ? SQLITE_OK : flush(f);
-    if (status != SQLITE_OK || !f->is_moving || size > GATHERED) {
+    if (status != SQLITE_OK || !gathers) {
         return status == SQLITE_OK ? write_marked(f, data, size, offset) : status;
     }
     f->end = offset;
@@ -202,42 +199,43 @@ static int write_database(sqlite3_file *file, const void *data, int size, sqlite
     return SQLITE_OK;
 }
 
-static void begin_moving(struct file *database)
+/* V7. */
+static void note_shared_lock(struct file *database, int lock, int status)
 {
-    (void)flush(database); /* what is owed; if it fails, so does the first write */
-    database->is_moving = true;
+    if (lock == CHECKPOINT_LOCK) {
+        database->is_partial = false;
+    } else if (lock >= READER_LOCK && status == SQLITE_BUSY) {
+        database->is_partial = true;
+    }
 }
 
 static void end_moving(struct file *database)
 {
     database->is_moving = false;
-    database->is_owed = database->size > 0;
-    (void)flush(database);
+    database->failure = flush(database);
+}
+
+static int take_failure(struct file *database)
+{
+    int failure = database->failure;
+    database->failure = SQLITE_OK;
+    return failure;
 }
 
 /* --- what finds the file as SQLite believes it to be --- */
 
-static bool is_gathered(const struct file *file, int size, sqlite3_int64 offset)
-{
-    return offset >= file->end - file->size && offset + size <= file->end;
-}
-
-/* SQLite reads what it wrote, a page or a part of one. */
 static int read_file(sqlite3_file *file, void *data, int size, sqlite3_int64 offset)
 {
     struct file *f = self(file);
     int status = flush(f);
-    if (status != SQLITE_OK && f->is_owed && is_gathered(f, size, offset)) {
-        memcpy(data, f->gathered + f->size - (f->end - offset), (size_t)size);
-        return SQLITE_OK;
-    }
-    return status == SQLITE_OK || f->is_owed ? f->real->pMethods->xRead(f->real, data, size, offset) : status;
+    return status == SQLITE_OK ? f->real->pMethods->xRead(f->real, data, size, offset) : status;
 }
 
 static int truncate_file(sqlite3_file *file, sqlite3_int64 size)
 {
     struct file *f = self(file);
     int status = flush(f);
+    status = status == SQLITE_OK ? take_failure(f) : status;
     return status == SQLITE_OK ? f->real->pMethods->xTruncate(f->real, size) : status;
 }
 
@@ -273,7 +271,7 @@ static int measure_file(sqlite3_file *file, sqlite3_int64 *size)
     return status == SQLITE_OK ? f->real->pMethods->xFileSize(f->real, size) : status;
 }
 
-/* V1: what may still be gathered is of a transaction that was rolled back, or owed, and then still in the log. */
+/* V1: what may still be gathered is of a transaction that was rolled back. */
 static int close_file(sqlite3_file *file)
 {
     struct file *f = self(file);
@@ -304,7 +302,7 @@ static int check_reserved_lock(sqlite3_file *file, int *out)
 static int control_file(sqlite3_file *file, int operation, void *argument)
 {
     if (operation == SQLITE_FCNTL_CKPT_START) {
-        begin_moving(self(file));
+        self(file)->is_moving = true;
     } else if (operation == SQLITE_FCNTL_CKPT_DONE) {
         end_moving(self(file));
     }
@@ -328,7 +326,11 @@ static int map_shared(sqlite3_file *file, int region, int size, int extends, voi
 
 static int lock_shared(sqlite3_file *file, int offset, int count, int flags)
 {
-    return self(file)->real->pMethods->xShmLock(self(file)->real, offset, count, flags);
+    int status = self(file)->real->pMethods->xShmLock(self(file)->real, offset, count, flags);
+    if (flags == (SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE)) {
+        note_shared_lock(self(file), offset, status);
+    }
+    return status;
 }
 
 static void order_shared(sqlite3_file *file)

@@ -17,11 +17,11 @@
  *
  *  V1  When the write of the last piece of a commit is done, nothing is gathered any more: what SQLite then syncs, or shows to
  *      other connections unsynced, is in the file. So what is gathered is of no commit, and can be lost without harm.
- *  V2  The file is read, measured, cut or synced only when nothing is gathered any more, but for V7.
+ *  V2  The file is read, measured, cut or synced only when nothing is gathered any more.
  *  V3  Writes reach the file in SQLite's order, each byte once but for V5 and V6.
  *  V4  If writing what was gathered fails, the operation that asked for it fails with the default's code, and what was gathered is
  *      forgotten: SQLite then rolls back, and writes these frames' places anew, or gives up the checkpoint and moves these pages
- *      again. But for V7.
+ *      again.
  *  V5  A sync that succeeds has synced all that was written before it, also what an earlier one failed to sync: then those bytes
  *      are read and written again first. While that, or the sync, fails, it stays so for the next. What the kernel had dropped from
  *      its cache by then, or does not show any more (btrfs), is lost to us, too.
@@ -29,12 +29,12 @@
  *      after a sync that failed. Its database needs nothing like that: when SQLite recovers the log, it moves all of it again
  *      (it does not recover it while another program keeps the journal open all the time).
  *
- *  V7  At a checkpoint's end SQLite hears of no failure. So what cannot be written there is owed: it stays, is written before
- *      anything else, whose failure it is until then, and is what the file is read to hold. SQLite begins no new log before a
- *      checkpoint's cut and sync have succeeded.
+ *  V7  A checkpoint hears of each write that fails. It asks for no answer when it tells that all is moved (_DONE), so the cut that
+ *      follows fails in place of the write. No cut follows where a reader keeps the checkpoint from the end of the log, and then its
+ *      pages count as moved at once: so those are not gathered. Such a reader refuses the checkpoint the lock of its mark.
  *  V8  A log of which nothing was written since its last good sync is not synced once more, as SQLite does before each checkpoint.
  *
- * The format: https://www.sqlite.org/fileformat2.html, section 4.1. */
+ * The format: https://www.sqlite.org/fileformat2.html, section 4.1; the locks: https://www.sqlite.org/walformat.html, section 2.3. */
 #ifndef JOURNAL_VFS_H
 #define JOURNAL_VFS_H
 
