@@ -58,6 +58,7 @@ struct loop {
 struct ingress {
     pthread_mutex_t lock;
     struct app_set *current; /* guarded by lock */
+    bool is_stopped;         /* guarded by lock, which is held while the journal is given anything */
 
     atomic_uint generation; /* current->generation, for a look without the lock */
     struct journal *journal;
@@ -425,14 +426,34 @@ static struct ticket *ticket_of(struct loop *loop, struct http_request *request,
     return ticket;
 }
 
+static void refuse_stopped(struct ingress *ingress, struct journal_append *batch)
+{
+    for (struct journal_append *append = batch; append; append = append->next) {
+        journal_event_free(append->event);
+        append->event = NULL;
+        append->outcome = JOURNAL_REFUSED;
+        append->why = "the bridge is stopping";
+    }
+    ingress_appended(ingress, batch);
+}
+
 static void hand_over(struct ingress *ingress, struct loop *loop)
 {
     struct journal_append *batch = loop->first;
-    if (batch) {
-        loop->first = NULL;
-        loop->last = &loop->first;
-        loop->collected = 0;
+    if (!batch) {
+        return;
+    }
+    loop->first = NULL;
+    loop->last = &loop->first;
+    loop->collected = 0;
+    pthread_mutex_lock(&ingress->lock);
+    bool is_stopped = ingress->is_stopped;
+    if (!is_stopped) {
         journal_append(ingress->journal, batch);
+    }
+    pthread_mutex_unlock(&ingress->lock);
+    if (is_stopped) {
+        refuse_stopped(ingress, batch);
     }
 }
 
@@ -676,6 +697,13 @@ enum err ingress_open(struct ingress **out, const struct ingress_options *option
     }
     *out = ingress;
     return ERR_NONE;
+}
+
+void ingress_stop(struct ingress *ingress)
+{
+    pthread_mutex_lock(&ingress->lock);
+    ingress->is_stopped = true;
+    pthread_mutex_unlock(&ingress->lock);
 }
 
 void ingress_close(struct ingress **ingress_)

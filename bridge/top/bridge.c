@@ -392,6 +392,9 @@ static void stop(struct bridge *bridge)
     }
     let_wake(bridge, NULL);
     publisher_close(&bridge->publisher);
+    if (bridge->ingress) {
+        ingress_stop(bridge->ingress);
+    }
     journal_close(&bridge->journal); /* hands back what is still parked, on both listeners … */
     if (bridge->http) {
         http_server_drain(bridge->http, clock_mono_ms() + 500); /* … which is answered now */

@@ -35,6 +35,8 @@ struct ingress_options {
 };
 
 MUST_CHECK enum err ingress_open(struct ingress **out, const struct ingress_options *options, struct error *why);
+/* Before the journal is closed, where requests may still come: their events are refused from now on. Any thread. */
+void ingress_stop(struct ingress *ingress);
 void ingress_close(struct ingress **ingress); /* after the HTTP server and the journal; accepts NULL */
 /* New apps and routes for the requests that come from now on. Any thread. On error the old ones stay. */
 MUST_CHECK enum err ingress_reload(struct ingress *ingress, const struct ingress_app *apps, size_t app_count,

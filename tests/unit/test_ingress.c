@@ -153,6 +153,12 @@ struct journal_event *journal_event_new(const uint8_t key[JOURNAL_KEY_BYTES], in
     return event;
 }
 
+void journal_event_free(struct journal_event *event)
+{
+    free((char *)event->body.data);
+    free(event);
+}
+
 void journal_append(struct journal *journal, struct journal_append *batch)
 {
     (void)journal;
@@ -229,8 +235,7 @@ static void assert_refused(struct ingress *ingress, struct http_request request,
 
 static void free_event(struct journal_append *append)
 {
-    free((char *)append->event->body.data);
-    free(append->event);
+    journal_event_free(append->event);
     append->event = NULL;
 }
 
@@ -278,6 +283,30 @@ static void a_verified_event_waits_for_the_journal_and_is_then_answered(void **s
         assert_int_equal(request.retry_after_s > 0, cases[i].status == 503);
         done(ingress, &request);
     }
+    ingress_close(&ingress);
+}
+
+/* As when a body becomes whole after the journal was closed. */
+static void a_stopped_ingress_gives_the_journal_nothing(void **state)
+{
+    (void)state;
+    struct ingress *ingress = open_with(&plain_app, 1, NULL);
+    struct http_handler handler = ingress_handler(ingress);
+    struct http_request request = play(ingress, "s", "/webhook", BODY);
+    struct {
+        struct journal_append append;
+        struct http_request *request;
+    } *ticket = (void *)request.user;
+    assert_true(request.parked);
+    ticket->request = &request; /* play() made it elsewhere */
+    ingress_stop(ingress);
+    handler.at_rest(handler.ctx, 0);
+    assert_int_equal(append_calls, 0);
+    assert_true(request.resumed);
+    handler.resumed(handler.ctx, &request);
+    assert_int_equal(request.status, 503);
+    assert_string_equal(request.text, "{\"code\":503,\"message\":\"the bridge is stopping\",\"data\":null}");
+    done(ingress, &request);
     ingress_close(&ingress);
 }
 
@@ -481,6 +510,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_verified_event_waits_for_the_journal_and_is_then_answered),
+        cmocka_unit_test(a_stopped_ingress_gives_the_journal_nothing),
         cmocka_unit_test(what_one_turn_collects_is_one_batch_in_order),
         cmocka_unit_test(the_path_comes_before_the_method_and_the_signature_before_the_json),
         cmocka_unit_test(what_the_server_refuses_is_counted_by_its_status),
