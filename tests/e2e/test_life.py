@@ -119,6 +119,37 @@ def test_sigterm_under_load_answers_what_it_took_and_loses_nothing(bridges, brok
     assert len(ids(subscriber)) == len(set(ids(subscriber)))  # nothing was in doubt: no duplicates either
 
 
+def test_a_body_that_becomes_whole_at_any_moment_of_a_stop_is_answered_or_cut_off(bridges, broker, subscribers):
+    subscriber = subscribers(broker.port, "#")
+    bridge = bridges(broker)
+    bodies = [event() for _ in range(200)]
+    waiting = []
+    for body in bodies:
+        connection = bridge.connection()
+        connection.putrequest("POST", "/webhook", skip_host=True, skip_accept_encoding=True)
+        for name, value in {"Host": bridge.host, "Content-Length": len(body), **harness.sign(body, bridge.host)}.items():
+            connection.putheader(name, str(value))
+        connection.endheaders(body[:-1])
+        waiting.append(connection)
+    assert bridge.post(event()).status == 200
+    started = time.monotonic()
+    bridge.process.send_signal(signal.SIGTERM)
+    statuses = []
+    for i, (connection, body) in enumerate(zip(waiting, bodies)):
+        due = started + 2.9 + 0.8 * i / len(waiting)  # the stop waits 3 s for them, and is over half a second later
+        time.sleep(max(0, due - time.monotonic()))
+        try:
+            connection.send(body[-1:])
+            statuses.append(connection.getresponse().status)
+        except (OSError, harness.http.client.HTTPException):
+            statuses.append(None)
+    assert bridge.stop() == 0
+    assert set(statuses) <= {200, 503, None}
+    bridge.start()
+    accepted = {json.loads(body)["id"] for body, status in zip(bodies, statuses) if status == 200}
+    wait_until(lambda: accepted <= set(ids(subscriber)), "all that was accepted")
+
+
 def test_kill_9_under_load_again_and_again_loses_nothing(bridges, broker, subscribers):
     subscriber = subscribers(broker.port)
     bridge = bridges(broker, config={"log": {"level": "info"}})
