@@ -41,7 +41,7 @@ struct file {
     /* Of a database: */
     bool is_moving;  /* a checkpoint is */
     bool is_partial; /* ... and a reader keeps it from the end of the log */
-    int failure;     /* SQLITE_OK, or what the checkpoint's cut or sync is to fail with */
+    int failure;     /* SQLITE_OK, or what the checkpoint's cut is to fail with */
 };
 
 static struct {

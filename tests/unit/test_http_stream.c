@@ -187,17 +187,6 @@ static void a_client_that_leaves_is_noticed_without_a_write(void **state)
     http_server_close(&server);
 }
 
-/* Asks for something that parks and, in the same breath, for a stream: libmicrohttpd does not wait for the client in between. */
-static int ask_for_a_stream_behind_a_parked_request(void)
-{
-    static const char both[] = "GET /park HTTP/1.1\r\nHost: x\r\n\r\nGET /stream HTTP/1.1\r\nHost: x\r\n\r\n";
-    int fd = ask("GET", "/plain");
-    char all[1000] = "";
-    assert_true(read_until(fd, all, sizeof all, "plain"));
-    assert_int_equal(send(fd, both, sizeof both - 1, 0), sizeof both - 1);
-    return fd;
-}
-
 /* So the loop has seen what other clients did before. */
 static void let_the_loop_turn(void)
 {
@@ -207,15 +196,28 @@ static void let_the_loop_turn(void)
     close(fd);
 }
 
+/* A stream that has nothing to send. It was asked for behind something that parks, in the same breath: libmicrohttpd does not wait
+ * for the client in between. */
+static struct http_stream *open_resting_stream(int *fd)
+{
+    static const char both[] = "GET /park HTTP/1.1\r\nHost: x\r\n\r\nGET /stream HTTP/1.1\r\nHost: x\r\n\r\n";
+    char all[2000] = "";
+    open_server();
+    *fd = ask("GET", "/plain");
+    assert_true(read_until(*fd, all, sizeof all, "plain"));
+    assert_int_equal(send(*fd, both, sizeof both - 1, 0), sizeof both - 1);
+    struct http_stream *mine = wait_stream();
+    assert_true(read_until(*fd, all, sizeof all, "text/event-stream"));
+    let_the_loop_turn();
+    return mine;
+}
+
 static void what_a_client_sends_into_a_resting_stream_waits_for_its_end(void **state)
 {
     (void)state;
-    open_server();
-    int fd = ask_for_a_stream_behind_a_parked_request();
-    struct http_stream *mine = wait_stream();
+    int fd;
     char all[2000] = "";
-    assert_true(read_until(fd, all, sizeof all, "text/event-stream"));
-    let_the_loop_turn();
+    struct http_stream *mine = open_resting_stream(&fd);
     assert_int_equal(send(fd, "GET /plain HTTP/1.1\r\nHost: x\r\n\r\n", 33, 0), 33);
     let_the_loop_turn();
     assert_true(http_stream_write(mine, SLICE("written")));
@@ -230,12 +232,8 @@ static void what_a_client_sends_into_a_resting_stream_waits_for_its_end(void **s
 static void a_client_that_breaks_a_resting_stream_off_is_noticed(void **state)
 {
     (void)state;
-    open_server();
-    int fd = ask_for_a_stream_behind_a_parked_request();
-    struct http_stream *mine = wait_stream();
-    char all[2000] = "";
-    assert_true(read_until(fd, all, sizeof all, "text/event-stream"));
-    let_the_loop_turn();
+    int fd;
+    struct http_stream *mine = open_resting_stream(&fd);
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
     close(fd); /* with a reset */
     let_the_loop_turn();
